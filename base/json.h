@@ -1,0 +1,27 @@
+// JSON without exceptions. The parser is nlohmann's; only files that handle JSON include this.
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string_view>
+
+#include "base/status.h"
+
+namespace hatchery {
+
+using Json = nlohmann::ordered_json;
+
+// kInvalidArgument names `what`. Nesting is bounded by `text`'s length only: cap it before.
+inline Result<Json> ParseJson(std::string_view text, std::string_view what) {
+  Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+  if (json.is_discarded()) {
+    return MakeError(Code::kInvalidArgument, std::string(what) + " is not valid JSON");
+  }
+  return json;
+}
+
+// One line of text, whatever bytes the strings hold.
+inline std::string DumpJson(const Json& json, int indent = -1) {
+  return json.dump(indent, ' ', false, Json::error_handler_t::replace);
+}
+
+}  // namespace hatchery

@@ -1,0 +1,300 @@
+#include "base/process.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+#include <boost/asio/as_tuple.hpp>
+#include <boost/asio/posix/stream_descriptor.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <cerrno>
+#include <charconv>
+#include <cstring>
+#include <fstream>
+#include <iterator>
+#include <optional>
+
+#include "base/notifier.h"
+
+namespace hatchery {
+
+std::string ToString(const ExitStatus& status) {
+  switch (status.how) {
+    case ExitStatus::How::kExited: return "exit code " + std::to_string(status.value);
+    case ExitStatus::How::kSignalled: return std::string("signal ") + strsignal(status.value);
+    case ExitStatus::How::kUnknown: return "exit status unknown";
+  }
+  return "exit status unknown";
+}
+
+Result<ProcessIdentity> IdentifyProcess(pid_t pid) {
+  std::ifstream file("/proc/" + std::to_string(pid) + "/stat");
+  std::string stat((std::istreambuf_iterator<char>(file)), {});
+  // The command name (field 2) may hold spaces and parentheses; what follows its last ')' does not.
+  const auto paren = stat.rfind(')');
+  if (!file || paren == std::string::npos || paren + 2 >= stat.size()) {
+    return NotFound("no process with pid " + std::to_string(pid));
+  }
+  if (stat[paren + 2] == 'Z' || stat[paren + 2] == 'X') {
+    return NotFound("process " + std::to_string(pid) + " has ended");
+  }
+  std::size_t at = paren + 2;
+  constexpr int kFieldsToStartTime = 22 - 3;  // `at` is at field 3
+  for (int i = 0; i < kFieldsToStartTime; ++i) {
+    at = stat.find(' ', at);
+    if (at == std::string::npos)
+      return Internal("unreadable /proc stat of pid " + std::to_string(pid));
+    ++at;
+  }
+  ProcessIdentity identity{.pid = pid};
+  const auto parsed =
+      std::from_chars(stat.data() + at, stat.data() + stat.size(), identity.start_ticks);
+  if (parsed.ec != std::errc()) {
+    return Internal("unreadable start time of pid " + std::to_string(pid));
+  }
+  return identity;
+}
+
+struct Process::State {
+  State(Executor executor, UniqueFd fd, bool child)
+      : pidfd(executor, fd.Release()), is_child(child) {}
+  asio::posix::stream_descriptor pidfd;
+  bool is_child;
+  std::optional<ExitStatus> exit;
+
+  void Reap() {
+    if (exit) return;
+    exit.emplace();
+    if (!is_child) return;
+    siginfo_t info{};
+    if (::waitid(static_cast<idtype_t>(P_PIDFD), static_cast<id_t>(pidfd.native_handle()), &info,
+                 WEXITED) != 0) {
+      return;
+    }
+    exit->how = info.si_code == CLD_EXITED ? ExitStatus::How::kExited : ExitStatus::How::kSignalled;
+    exit->value = info.si_status;
+  }
+};
+
+Process::Process(Executor executor, ProcessIdentity identity, UniqueFd pidfd, bool is_child)
+    : identity_(identity),
+      state_(std::make_shared<State>(std::move(executor), std::move(pidfd), is_child)) {}
+
+Process::~Process() = default;
+
+int Process::pidfd() const { return state_->pidfd.native_handle(); }
+
+bool Process::ended() const { return state_->exit.has_value(); }
+
+Result<std::unique_ptr<Process>> Process::Adopt(Executor executor, ProcessIdentity identity) {
+  UniqueFd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, identity.pid, 0)));
+  if (!pidfd) return ErrnoError(errno, "opening process " + std::to_string(identity.pid));
+  // Read after the pidfd is held: from here on the pid cannot change hands unnoticed.
+  ASSIGN_OR_RETURN(const ProcessIdentity now, IdentifyProcess(identity.pid));
+  if (now != identity) {
+    return NotFound("pid " + std::to_string(identity.pid) + " belongs to another process by now");
+  }
+  return std::make_unique<Process>(std::move(executor), identity, std::move(pidfd), false);
+}
+
+Result<void> Process::Signal(int signal) {
+  if (::syscall(SYS_pidfd_send_signal, pidfd(), signal, nullptr, 0) != 0) {
+    return ErrnoError(errno, "signalling process " + std::to_string(pid()));
+  }
+  return {};
+}
+
+Task<ExitStatus> Process::Wait(Deadline deadline) {
+  auto state = state_;
+  // Readiness is polled with a timer beside it: one waiter's deadline must not disturb another's.
+  while (!state->exit) {
+    asio::steady_timer timer(state->pidfd.get_executor(), deadline);
+    // A descriptor of its own per wait, so that cancelling this wait cancels no other.
+    auto copy = Duplicate(state->pidfd.native_handle());
+    if (!copy) co_return std::unexpected(copy.error());
+    asio::posix::stream_descriptor waiter(state->pidfd.get_executor(), copy->Release());
+    timer.async_wait([&waiter](boost::system::error_code error) {
+      if (!error) waiter.cancel();
+    });
+    auto [error] = co_await waiter.async_wait(asio::posix::descriptor_base::wait_read,
+                                              asio::as_tuple(asio::use_awaitable));
+    const bool expired = timer.cancel() == 0;
+    if (!error) {
+      state->Reap();
+    } else if (expired) {
+      co_return DeadlineExceeded("process " + std::to_string(pid()) + " is still running");
+    } else {
+      co_return Cancelled("cancelled while waiting for a process");
+    }
+  }
+  co_return *state->exit;
+}
+
+Task<ExitStatus> Process::Kill(Deadline deadline) {
+  if (!ended()) (void)Signal(SIGKILL);
+  co_return co_await Wait(deadline);
+}
+
+namespace {
+
+// posix_spawn's attributes and actions, freed whatever happens.
+struct SpawnPlan {
+  posix_spawnattr_t attributes;
+  posix_spawn_file_actions_t actions;
+  SpawnPlan() {
+    posix_spawnattr_init(&attributes);
+    posix_spawn_file_actions_init(&actions);
+  }
+  ~SpawnPlan() {
+    posix_spawnattr_destroy(&attributes);
+    posix_spawn_file_actions_destroy(&actions);
+  }
+  SpawnPlan(const SpawnPlan&) = delete;
+  SpawnPlan& operator=(const SpawnPlan&) = delete;
+};
+
+std::vector<char*> Pointers(const std::vector<std::string>& strings) {
+  std::vector<char*> pointers;
+  pointers.reserve(strings.size() + 1);
+  for (const auto& s : strings) pointers.push_back(const_cast<char*>(s.c_str()));
+  pointers.push_back(nullptr);
+  return pointers;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Process>> PosixSpawner::Spawn(const SpawnRequest& request) {
+  if (request.argv.empty()) return Internal("asked to start a process without a program");
+  SpawnPlan plan;
+  sigset_t none, all;
+  sigemptyset(&none);
+  sigfillset(&all);
+  sigdelset(&all, SIGKILL);
+  sigdelset(&all, SIGSTOP);
+  posix_spawnattr_setsigmask(&plan.attributes, &none);
+  posix_spawnattr_setsigdefault(&plan.attributes, &all);
+  short flags = POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF;
+  if (request.new_session) flags |= POSIX_SPAWN_SETSID;
+  posix_spawnattr_setflags(&plan.attributes, flags);
+
+  const std::pair<int, int> standard[] = {
+      {request.stdin_fd, 0}, {request.stdout_fd, 1}, {request.stderr_fd, 2}};
+  for (const auto& [source, target] : standard) {
+    if (source >= 0) {
+      posix_spawn_file_actions_adddup2(&plan.actions, source, target);
+    } else {
+      posix_spawn_file_actions_addopen(&plan.actions, target, "/dev/null",
+                                       target == 0 ? O_RDONLY : O_WRONLY, 0);
+    }
+  }
+  // dup2 of a descriptor onto itself clears its close-on-exec flag in the child (glibc 2.29 on).
+  for (int fd : request.inherit) posix_spawn_file_actions_adddup2(&plan.actions, fd, fd);
+  posix_spawn_file_actions_addchdir_np(&plan.actions, request.cwd.c_str());
+
+  auto argv = Pointers(request.argv);
+  auto env = Pointers(request.env);
+  pid_t pid = -1;
+  const int error =
+      posix_spawnp(&pid, argv[0], &plan.actions, &plan.attributes, argv.data(), env.data());
+  if (error != 0) return ErrnoError(error, "starting " + request.argv[0]);
+
+  // Not reaped yet, so neither the pid nor its start time can change hands here.
+  UniqueFd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
+  const int pidfd_error = errno;
+  auto identity = IdentifyProcess(pid);
+  if (!pidfd) {
+    ::kill(pid, SIGKILL);
+    ::waitpid(pid, nullptr, 0);
+    return ErrnoError(pidfd_error, "watching " + request.argv[0]);
+  }
+  // It may have ended already; then it keeps its pid until it is reaped, and needs no start time.
+  return std::make_unique<Process>(executor_, identity.value_or(ProcessIdentity{.pid = pid}),
+                                   std::move(pidfd), true);
+}
+
+std::vector<std::string> MinimalEnvironment() {
+  std::vector<std::string> env;
+  for (const char* name : {"PATH", "HOME", "LANG", "LC_ALL", "TMPDIR"}) {
+    if (const char* value = std::getenv(name)) env.push_back(std::string(name) + "=" + value);
+  }
+  return env;
+}
+
+namespace {
+
+constexpr std::size_t kMaxCommandOutput = 1 << 20;
+
+// Reads to the end, keeping the first kMaxCommandOutput bytes.
+asio::awaitable<std::string> Drain(asio::posix::stream_descriptor pipe) {
+  std::string kept;
+  std::string buffer(16 << 10, '\0');
+  for (;;) {
+    auto [error, n] =
+        co_await pipe.async_read_some(asio::buffer(buffer), asio::as_tuple(asio::use_awaitable));
+    if (error) co_return kept;
+    kept.append(buffer, 0, std::min(n, kMaxCommandOutput - kept.size()));
+  }
+}
+
+struct Pipe {
+  UniqueFd read, write;
+};
+
+Result<Pipe> MakePipe() {
+  int fds[2];
+  if (::pipe2(fds, O_CLOEXEC) != 0) return ErrnoError(errno, "creating a pipe");
+  return Pipe{UniqueFd(fds[0]), UniqueFd(fds[1])};
+}
+
+}  // namespace
+
+Task<CommandOutput> RunCommand(ProcessSpawner& spawner, std::vector<std::string> argv,
+                               Deadline deadline) {
+  const auto executor = co_await asio::this_coro::executor;
+  ASSIGN_OR_CO_RETURN(Pipe out, MakePipe());
+  ASSIGN_OR_CO_RETURN(Pipe err, MakePipe());
+  SpawnRequest request;
+  request.argv = argv;
+  request.env = MinimalEnvironment();
+  request.stdout_fd = out.write.get();
+  request.stderr_fd = err.write.get();
+  ASSIGN_OR_CO_RETURN(auto process, spawner.Spawn(request));
+  out.write.Reset();
+  err.write.Reset();
+
+  // The readers run beside the wait; they end when the last writer is gone, or when the scope is
+  // cancelled because a grandchild holds the pipe open past the deadline.
+  struct Outputs {
+    std::string out, err;
+  };
+  auto outputs = std::make_shared<Outputs>();
+  TaskScope readers(executor);
+  auto read_into = [](asio::posix::stream_descriptor pipe, std::shared_ptr<Outputs> all,
+                      std::string Outputs::* into) -> asio::awaitable<void> {
+    (*all).*into = co_await Drain(std::move(pipe));
+  };
+  readers.Spawn("read stdout", read_into({executor, out.read.Release()}, outputs, &Outputs::out));
+  readers.Spawn("read stderr", read_into({executor, err.read.Release()}, outputs, &Outputs::err));
+
+  auto status = co_await process->Wait(deadline);
+  if (!status) {
+    (void)co_await process->Kill(After(std::chrono::seconds(5)));
+    readers.Cancel();
+    co_await readers.Join();
+    co_return Annotate(status.error(), argv[0]);
+  }
+  // A grandchild may hold the pipes open: the deadline holds for reading, too.
+  TaskScope watchdog(executor);
+  watchdog.Spawn("stop reading", [](TaskScope& all, Deadline at) -> asio::awaitable<void> {
+    if (co_await SleepFor(at - std::chrono::steady_clock::now())) all.Cancel();
+  }(readers, deadline));
+  co_await readers.Join();
+  watchdog.Cancel();
+  co_await watchdog.Join();
+  co_return CommandOutput{*status, std::move(outputs->out), std::move(outputs->err)};
+}
+
+}  // namespace hatchery

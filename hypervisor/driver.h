@@ -1,0 +1,163 @@
+// The one interface to virtual machine monitors (VMMs). QEMU and a fake implement it; both pass
+// tests/hypervisor/driver_contract.h. What a VMM cannot do is data (Supports), not an override that
+// fails. A driver knows nothing of agents, templates' names or pools: it has verbs of the host
+// side.
+//
+// All of it is loop thread only. Every verb takes a deadline and, when it fails, says what the VMM
+// said. A failed verb leaves the VM in kFailed unless its comment says otherwise; Stop() is the way
+// out of every state.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/bytes.h"
+#include "base/endpoint.h"
+#include "base/fd.h"
+#include "base/ids.h"
+#include "base/process.h"
+#include "base/task.h"
+#include "hypervisor/config.h"
+
+namespace hatchery::hypervisor {
+
+// One VM, as its VMM sees it.
+//
+//   state      | Start       | Load   | Pause  | Resume  | Save     | HotAdd | Stop    | VMM exits
+//   -----------+-------------+--------+--------+---------+----------+--------+---------+----------
+//   kCreated   | kRunning or | -      | -      | -       | -        | -      | kStopped| -
+//              | kLoading *  |        |        |         |          |        |         |
+//   kLoading   | -           | kPaused| -      | -       | -        | -      | kStopped| kStopped
+//   kRunning   | -           | -      | kPaused| same    | -        | same   | kStopped| kStopped
+//   kPaused    | -           | -      | same   | kRunning| kPaused  | same   | kStopped| kStopped
+//   kFailed    | -           | -      | -      | -       | -        | -      | kStopped| kStopped
+//   kStopped   | -           | -      | -      | -       | -        | -      | same    | -
+//
+//   "-": kFailedPrecondition, nothing happens. "same": success, the state stays.
+//   * kLoading for a VM with boot_from_template, which waits for Load(); kRunning otherwise.
+enum class VmState { kCreated, kLoading, kRunning, kPaused, kFailed, kStopped };
+std::string_view Name(VmState state);
+
+enum class Resource { kVcpu, kMemory };
+enum class Operation { kHotAdd, kHotRemove };
+
+struct VmStats {
+  Bytes assigned;                       // guest memory, hot-added included
+  Bytes resident;                       // of the VMM process, template pages it shares included
+  Bytes private_memory;                 // what this VM alone costs: Private_Clean + Private_Dirty
+  Bytes proportional;                   // PSS: shared pages divided among their users
+  std::chrono::nanoseconds cpu_time{};  // user + system, of the VMM process
+};
+
+struct ExitReason {
+  enum class Kind {
+    kStopped,     // by Stop()
+    kGuestOff,    // the guest powered itself off or rebooted
+    kGuestPanic,  // the guest's kernel reported a panic
+    kVmmExited,   // the VMM ended for a reason of its own
+  };
+  Kind kind = Kind::kVmmExited;
+  std::string detail;  // exit code or signal, and what the VMM last said
+};
+std::string_view Name(ExitReason::Kind kind);
+
+struct Endpoints {
+  pid_t pid = -1;                     // of the VMM; -1 where there is no process
+  Endpoint agent;                     // where the guest's agent answers
+  std::filesystem::path control;      // the VMM's own socket (QMP or API); empty if none
+  std::filesystem::path console_log;  // what the guest printed
+};
+
+class Vm {
+ public:
+  // Does not end the VMM: VMs outlive the daemon. Stop() does.
+  virtual ~Vm() = default;
+
+  virtual const VmConfig& config() const = 0;
+  virtual VmState state() const = 0;
+  // Valid from a successful Start() on.
+  virtual Endpoints endpoints() const = 0;
+
+  // Starts the VMM. A cold boot runs from here on; a clone waits, without CPU use, for Load(). On
+  // failure the VMM is gone and the error holds what it printed.
+  virtual Task<void> Start(Deadline deadline) = 0;
+
+  // Reads the template's device state from `state_fd` (from its current offset; still the
+  // caller's). The VM is paused afterwards.
+  virtual Task<void> Load(int state_fd, Deadline deadline) = 0;
+
+  virtual Task<void> Pause(Deadline deadline) = 0;
+  virtual Task<void> Resume(Deadline deadline) = 0;
+
+  // Writes the device state of a paused VM, without its memory, to `state_fd`. Only with
+  // boot_to_be_template: the memory is in template_memory_fd already.
+  virtual Task<void> Save(int state_fd, Deadline deadline) = 0;
+
+  virtual bool Supports(Resource resource, Operation operation) const = 0;
+
+  // Adds `count` vCPUs or `size` of memory to a running or paused VM. The guest still has to bring
+  // them online. kResourceExhausted past the VM's maxima or memory slots, kInvalidArgument for
+  // sizes that are not multiples of kMemoryBlock; after these two the VM is as it was.
+  virtual Task<void> AddVcpus(std::uint32_t count, Deadline deadline) = 0;
+  virtual Task<void> AddMemory(Bytes size, Deadline deadline) = 0;
+  // Takes hot-added ones away again, newest first; waits until the guest has let go of them. The VM
+  // stays as it was on failure (kFailedPrecondition: the guest refused; kResourceExhausted: fewer
+  // were hot-added).
+  virtual Task<void> RemoveVcpus(std::uint32_t count, Deadline deadline) = 0;
+  virtual Task<void> RemoveMemory(Bytes size, Deadline deadline) = 0;
+
+  // What the VM has now, hot-added included.
+  virtual std::uint32_t vcpus() const = 0;
+  virtual Bytes memory() const = 0;
+
+  virtual Task<VmStats> Stats(Deadline deadline) = 0;
+
+  // The end of the guest's console output, at most `size`. Works also after the VM has ended, until
+  // run_dir is removed.
+  virtual std::string ConsoleTail(Bytes size) const = 0;
+
+  // Returns when the VM has ended, by whatever cause. May be awaited by several, and again.
+  virtual Task<ExitReason> Wait(Deadline deadline) = 0;
+
+  // Ends the VM at once (the guest is not asked), reaps the VMM, removes its sockets. Success when
+  // it had ended. On kDeadlineExceeded the VMM may still be there: call again.
+  virtual Task<void> Stop(Deadline deadline) = 0;
+
+  // Everything a later process needs to take this VM over with Driver::Adopt(): opaque bytes,
+  // versioned by the driver. Valid from a successful Start() on; changes with hot-adds.
+  virtual std::string Handle() const = 0;
+};
+
+// What a saved device state depends on, by name: "vmm.version" -> "QEMU 7.2.22 (…)", "machine",
+// "cpu.model", "cpu.host_features" (under KVM), "devices", "kernel_params" … A template can be
+// cloned only where all of it is the same. Sorted, so that it hashes the same everywhere.
+using Fingerprint = std::map<std::string, std::string>;
+
+class Driver {
+ public:
+  virtual ~Driver() = default;
+  virtual std::string_view name() const = 0;  // "qemu", "fake"
+
+  // A VM that is not started yet. The config is validated here (Validate()); nothing outside exists
+  // before Start().
+  virtual Result<std::unique_ptr<Vm>> Create(VmConfig config) = 0;
+
+  // Takes over a running VM from its handle. kNotFound when it is gone, kDataLoss when the handle
+  // cannot be read, kFailedPrecondition when it is of another driver.
+  virtual Task<std::unique_ptr<Vm>> Adopt(std::string handle, Deadline deadline) = 0;
+
+  // See Fingerprint; starts the VMM once to ask its version, and remembers it until the
+  // binary changes. kNotFound or kPermissionDenied when the VMM cannot be run.
+  virtual Task<Fingerprint> Describe(const VmConfig& config, Deadline deadline) = 0;
+
+  // Whether this host may have the accelerator at all (/dev/kvm can be opened): a necessary
+  // condition. Only a boot is sufficient.
+  virtual bool MayHave(Accelerator accelerator) const = 0;
+};
+
+}  // namespace hatchery::hypervisor

@@ -1,0 +1,94 @@
+#include "base/process.h"
+
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include "base/run.h"
+
+namespace hatchery {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+class ProcessTest : public testing::Test {
+ protected:
+  asio::io_context io_;
+  PosixSpawner spawner_{io_.get_executor()};
+
+  Result<CommandOutput> Run(std::vector<std::string> argv,
+                            std::chrono::nanoseconds timeout = seconds(20)) {
+    return RunUntilDone(io_, RunCommand(spawner_, std::move(argv), After(timeout)));
+  }
+};
+
+TEST_F(ProcessTest, RunsACommandAndKeepsBothOutputs) {
+  auto output = Run({"sh", "-c", "echo out; echo err >&2; exit 3"});
+  ASSERT_TRUE(output.has_value()) << ToString(output.error());
+  EXPECT_EQ(output->out, "out\n");
+  EXPECT_EQ(output->err, "err\n");
+  EXPECT_EQ(ToString(output->status), "exit code 3");
+}
+
+TEST_F(ProcessTest, NamesAProgramThatDoesNotExist) {
+  auto output = Run({"/no/such/program"});
+  ASSERT_FALSE(output.has_value());
+  EXPECT_EQ(output.error().code, Code::kNotFound);
+  EXPECT_NE(output.error().message.find("/no/such/program"), std::string::npos);
+}
+
+TEST_F(ProcessTest, KillsACommandAtItsDeadline) {
+  auto output = Run({"sleep", "1000"}, milliseconds(50));
+  ASSERT_FALSE(output.has_value());
+  EXPECT_EQ(output.error().code, Code::kDeadlineExceeded);
+}
+
+TEST_F(ProcessTest, AGrandchildThatKeepsThePipeOpenDoesNotOutlastTheDeadline) {
+  auto output = Run({"sh", "-c", "sleep 5 & echo $!"}, milliseconds(300));
+  ASSERT_TRUE(output.has_value()) << ToString(output.error());
+  ::kill(std::stoi(output->out), SIGKILL);
+}
+
+TEST_F(ProcessTest, TheChildInheritsOnlyWhatItIsGiven) {
+  int fds[2];
+  ASSERT_EQ(::pipe2(fds, O_CLOEXEC), 0);
+  UniqueFd given(fds[0]), kept(fds[1]);
+  SpawnRequest request;
+  const std::string has = "/proc/self/fd/" + std::to_string(given.get());
+  const std::string lacks = "/proc/self/fd/" + std::to_string(kept.get());
+  request.argv = {"sh", "-c", "test -e " + has + " && test ! -e " + lacks};
+  request.env = MinimalEnvironment();
+  request.inherit = {given.get()};
+  auto process = spawner_.Spawn(request);
+  ASSERT_TRUE(process.has_value());
+  auto status = RunUntilDone(io_, (*process)->Wait(After(seconds(20))));
+  EXPECT_EQ(ToString(status.value()), "exit code 0");
+}
+
+TEST_F(ProcessTest, AdoptsByPidAndStartTimeOnly) {
+  SpawnRequest request;
+  request.argv = {"sleep", "1000"};
+  request.env = MinimalEnvironment();
+  auto process = spawner_.Spawn(request);
+  ASSERT_TRUE(process.has_value());
+  auto identity = (*process)->identity();
+  EXPECT_TRUE(Process::Adopt(io_.get_executor(), identity).has_value());
+  ++identity.start_ticks;
+  EXPECT_EQ(Process::Adopt(io_.get_executor(), identity).error().code, Code::kNotFound);
+  auto status = RunUntilDone(io_, (*process)->Kill(After(seconds(20))));
+  EXPECT_EQ(status.value().value, SIGKILL);
+  EXPECT_EQ(IdentifyProcess(identity.pid).error().code, Code::kNotFound);
+}
+
+TEST_F(ProcessTest, SeveralMayWaitAndAgainLater) {
+  SpawnRequest request;
+  request.argv = {"true"};
+  request.env = MinimalEnvironment();
+  auto process = spawner_.Spawn(request);
+  ASSERT_TRUE(process.has_value());
+  EXPECT_EQ(RunUntilDone(io_, (*process)->Wait(After(seconds(20)))).value().value, 0);
+  EXPECT_EQ(RunUntilDone(io_, (*process)->Wait(After(seconds(20)))).value().value, 0);
+}
+
+}  // namespace
+}  // namespace hatchery

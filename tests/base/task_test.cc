@@ -1,0 +1,121 @@
+#include "base/task.h"
+
+#include <gtest/gtest.h>
+
+#include <stdexcept>
+#include <thread>
+
+#include "base/notifier.h"
+#include "base/offload.h"
+#include "base/run.h"
+
+namespace hatchery {
+namespace {
+
+using std::chrono::hours;
+using std::chrono::milliseconds;
+
+TEST(TaskScope, CancelEndsAWaitAtOnce) {
+  asio::io_context io;
+  TaskScope scope(io.get_executor());
+  std::optional<Result<void>> seen;
+  scope.Spawn("sleeper", [](std::optional<Result<void>>& out) -> asio::awaitable<void> {
+    out = co_await SleepFor(hours(1));
+  }(seen));
+  RunUntilDone(io,
+               [](TaskScope& s) -> Task<void> {
+                 CO_RETURN_IF_ERROR(co_await SleepFor(milliseconds(1)));
+                 s.Cancel();
+                 co_await s.Join();
+                 co_return Result<void>();
+               }(scope))
+      .value();
+  ASSERT_TRUE(seen.has_value());
+  EXPECT_EQ(seen->error().code, Code::kCancelled);
+  EXPECT_EQ(scope.size(), 0u);
+}
+
+TEST(TaskScope, SurvivesATaskThatThrows) {
+  asio::io_context io;
+  TaskScope scope(io.get_executor());
+  scope.Spawn("thrower", []() -> asio::awaitable<void> {
+    throw std::runtime_error("a bug");
+    co_return;
+  }());
+  RunUntilDone(io,
+               [](TaskScope& s) -> Task<void> {
+                 co_await s.Join();
+                 co_return Result<void>();
+               }(scope))
+      .value();
+}
+
+TEST(OneShot, WakesEveryWaiterWithTheFirstValue) {
+  asio::io_context io;
+  OneShot<int> shot(io.get_executor());
+  TaskScope scope(io.get_executor());
+  int sum = 0;
+  for (int i = 0; i < 3; ++i) {
+    scope.Spawn("waiter", [](OneShot<int>& s, int& total) -> asio::awaitable<void> {
+      total += (co_await s.Wait(After(hours(1)))).value();
+    }(shot, sum));
+  }
+  RunUntilDone(io,
+               [](OneShot<int>& s, TaskScope& all) -> Task<void> {
+                 CO_RETURN_IF_ERROR(co_await SleepFor(milliseconds(1)));
+                 s.Set(7);
+                 s.Set(8);
+                 co_await all.Join();
+                 co_return Result<void>();
+               }(shot, scope))
+      .value();
+  EXPECT_EQ(sum, 21);
+}
+
+TEST(Notifier, WaitEndsAtItsDeadline) {
+  asio::io_context io;
+  Notifier notifier(io.get_executor());
+  auto result = RunUntilDone(io, notifier.Wait(After(milliseconds(1))));
+  EXPECT_EQ(result.error().code, Code::kDeadlineExceeded);
+}
+
+TEST(Notifier, DestroyingItWakesItsWaiters) {
+  asio::io_context io;
+  auto notifier = std::make_unique<Notifier>(io.get_executor());
+  TaskScope scope(io.get_executor());
+  std::optional<Result<void>> seen;
+  scope.Spawn("waiter", [](Notifier& n, std::optional<Result<void>>& out) -> asio::awaitable<void> {
+    out = co_await n.Wait(Deadline::max());
+  }(*notifier, seen));
+  RunUntilDone(io,
+               [](std::unique_ptr<Notifier>& n, TaskScope& s) -> Task<void> {
+                 CO_RETURN_IF_ERROR(co_await SleepFor(milliseconds(1)));
+                 n.reset();
+                 co_await s.Join();
+                 co_return Result<void>();
+               }(notifier, scope))
+      .value();
+  EXPECT_EQ(seen.value().error().code, Code::kCancelled);
+}
+
+TEST(After, ForEverDoesNotWrapAround) {
+  EXPECT_EQ(After(std::chrono::nanoseconds::max()), Deadline::max());
+}
+
+TEST(WorkerPool, AnswersOnTheLoop) {
+  asio::io_context io;
+  WorkerPool workers(1);
+  const auto loop = std::this_thread::get_id();
+  RunUntilDone(io,
+               [](WorkerPool& w, std::thread::id expected) -> Task<void> {
+                 auto worker = co_await w.Run(
+                     []() -> Result<std::thread::id> { return std::this_thread::get_id(); });
+                 EXPECT_TRUE(worker.value() != expected);
+                 EXPECT_TRUE(std::this_thread::get_id() == expected);
+                 co_return Result<void>();
+               }(workers, loop))
+      .value();
+}
+
+}  // namespace
+}  // namespace hatchery
