@@ -1,0 +1,356 @@
+#include "cmd/hatcheryd/settings.h"
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <limits>
+#include <utility>
+
+#include "base/files.h"
+#include "cmd/duration.h"
+
+namespace hatchery::daemon {
+
+namespace {
+
+using std::chrono::nanoseconds;
+
+std::unexpected<Error> Bad(std::string why) {
+  return MakeError(Code::kInvalidArgument, std::move(why));
+}
+
+// The makers below tie one field of Config to its text. `field` gives a reference to it.
+
+template <class Field>
+Setting Text(std::string section, std::string key, std::string help, Field field) {
+  return {section,
+          key,
+          Kind::kText,
+          help,
+          [field](Config& config, const std::string& text) -> Result<void> {
+            field(config) = text;
+            return {};
+          },
+          [field](const Config& config) -> std::string { return field(config); }};
+}
+
+template <class Field>
+Setting Number(std::string section, std::string key, std::string help, std::uint32_t least,
+               std::uint32_t most, Field field) {
+  return {section,
+          key,
+          Kind::kInteger,
+          help,
+          [=](Config& config, const std::string& text) -> Result<void> {
+            std::int64_t number = 0;
+            const char* const last = text.data() + text.size();
+            const auto [end, error] = std::from_chars(text.data(), last, number);
+            if (error != std::errc() || end != last || number < least || number > most) {
+              return Bad("'" + text + "' is not a whole number from " + std::to_string(least) +
+                         " to " + std::to_string(most));
+            }
+            field(config) = static_cast<std::uint32_t>(number);
+            return {};
+          },
+          [field](const Config& config) { return std::to_string(field(config)); }};
+}
+
+template <class Field>
+Setting Boolean(std::string section, std::string key, std::string help, Field field) {
+  return {section,
+          key,
+          Kind::kBoolean,
+          help,
+          [field](Config& config, const std::string& text) -> Result<void> {
+            if (text != "true" && text != "false") {
+              return Bad("'" + text + "' is neither true nor false");
+            }
+            field(config) = text == "true";
+            return {};
+          },
+          [field](const Config& config) { return field(config) ? "true" : "false"; }};
+}
+
+template <class Field>
+Setting Size(std::string section, std::string key, std::string help, Bytes unit, Bytes least,
+             Bytes most, Field field) {
+  return {
+      section,
+      key,
+      Kind::kText,
+      help,
+      [=](Config& config, const std::string& text) -> Result<void> {
+        ASSIGN_OR_RETURN(const Bytes size, ParseBytes(text));
+        if (size < least || size > most) {
+          return Bad("'" + text + "' is not between " + ToString(least) + " and " + ToString(most));
+        }
+        if (!size.IsMultipleOf(unit)) {
+          return Bad("'" + text + "' is not a multiple of " + ToString(unit));
+        }
+        field(config) = size;
+        return {};
+      },
+      [field](const Config& config) {
+        std::string text = ToString(field(config));
+        std::erase(text, ' ');
+        return text;
+      }};
+}
+
+template <class Field>
+Setting Duration(std::string section, std::string key, std::string help, nanoseconds least,
+                 nanoseconds most, Field field) {
+  return {section,
+          key,
+          Kind::kText,
+          help,
+          [=](Config& config, const std::string& text) -> Result<void> {
+            ASSIGN_OR_RETURN(const nanoseconds duration, ParseDuration(text));
+            if (duration < least || duration > most) {
+              return Bad("'" + text + "' is not between " + hatchery::ToString(least) + " and " +
+                         hatchery::ToString(most));
+            }
+            field(config) = duration;
+            return {};
+          },
+          [field](const Config& config) { return hatchery::ToString(field(config)); }};
+}
+
+template <class T, class Field>
+Setting Choice(std::string section, std::string key, std::string help,
+               std::vector<std::pair<std::string, T>> choices, Field field) {
+  return {section,
+          key,
+          Kind::kText,
+          help,
+          [=](Config& config, const std::string& text) -> Result<void> {
+            std::string allowed;
+            for (const auto& [name, value] : choices) {
+              if (text == name) {
+                field(config) = value;
+                return {};
+              }
+              allowed += (allowed.empty() ? "" : ", ") + name;
+            }
+            return Bad("'" + text + "' is none of " + allowed);
+          },
+          [=](const Config& config) -> std::string {
+            for (const auto& [name, value] : choices) {
+              if (field(config) == value) return name;
+            }
+            return {};
+          }};
+}
+
+// A path, made absolute when it is set: the daemon works from "/".
+template <class Field>
+Setting Path(std::string section, std::string key, std::string help, Field field) {
+  Setting setting = Text(section, key, help, field);
+  setting.set = [=](Config& config, const std::string& text) -> Result<void> {
+    field(config) = text.empty() ? fs::path() : fs::absolute(text).lexically_normal();
+    return {};
+  };
+  return setting;
+}
+
+Setting Endpoint() {
+  Setting setting = Path("", "endpoint",
+                         "Where clients connect: unix:///PATH or a path.\n"
+                         "Empty: hatchery.sock in state_dir.",
+                         [](auto& c) -> auto& { return c.endpoint; });
+  setting.set = [](Config& config, const std::string& text) -> Result<void> {
+    std::string path = text;
+    if (path.starts_with("unix:")) path.erase(0, 5);
+    if (path.starts_with("//")) path.erase(0, 2);
+    if (text.empty()) {
+      config.endpoint.clear();
+      return {};
+    }
+    if (path.empty() || (path == text && path.find('/') == std::string::npos &&
+                         path.find(':') != std::string::npos)) {
+      return Bad("'" + text + "' is no unix socket; write unix:///PATH");
+    }
+    config.endpoint = "unix://" + fs::absolute(path).lexically_normal().string();
+    return {};
+  };
+  return setting;
+}
+
+Setting SocketMode() {
+  return {"",
+          "socket_mode",
+          Kind::kText,
+          "Permissions of the socket, in octal. Whoever can write to it controls the daemon.",
+          [](Config& config, const std::string& text) -> Result<void> {
+            unsigned mode = 0;
+            const char* const last = text.data() + text.size();
+            const auto [end, error] = std::from_chars(text.data(), last, mode, 8);
+            if (error != std::errc() || end != last || mode > 0777) {
+              return Bad("'" + text + "' is not a mode from 0 to 0777");
+            }
+            config.socket_mode = mode;
+            return {};
+          },
+          [](const Config& config) {
+            std::array<char, 8> digits{};
+            const auto end = std::to_chars(digits.begin(), digits.end(), config.socket_mode, 8);
+            return "0" + std::string(digits.begin(), end.ptr);
+          }};
+}
+
+std::vector<Setting> MakeSettings() {
+  using hypervisor::Accelerator;
+  using std::chrono::hours;
+  using std::chrono::milliseconds;
+  const Bytes block = hypervisor::kMemoryBlock;
+  const Bytes most_memory = hypervisor::kMaxMemory;
+  const std::uint32_t most_vcpus = hypervisor::kMaxVcpus;
+  return {
+      Path("", "state_dir",
+           "Everything the daemon keeps is below this folder: templates, records, sockets, VMs.\n"
+           "One daemon per folder.",
+           [](auto& c) -> auto& { return c.state_dir; }),
+      Endpoint(),
+      SocketMode(),
+
+      Choice<log::Level>("log", "level", "debug, info, warning or error.",
+                         {{"debug", log::Level::kDebug},
+                          {"info", log::Level::kInfo},
+                          {"warning", log::Level::kWarning},
+                          {"error", log::Level::kError}},
+                         [](auto& c) -> auto& { return c.log.level; }),
+      Choice<log::Format>("log", "format", "text for people, json for programs; on stderr.",
+                          {{"text", log::Format::kText}, {"json", log::Format::kJson}},
+                          [](auto& c) -> auto& { return c.log.format; }),
+
+      Choice<DriverName>("driver", "name",
+                         "qemu, or fake: VMs that exist in memory only, for trying out clients.",
+                         {{"qemu", DriverName::kQemu}, {"fake", DriverName::kFake}},
+                         [](auto& c) -> auto& { return c.driver.name; }),
+      Choice<Accelerator>(
+          "driver", "accelerator",
+          "kvm, tcg (emulation), or auto: KVM if it truly runs the guest on this "
+          "host, else TCG.",
+          {{"auto", Accelerator::kAuto}, {"kvm", Accelerator::kKvm}, {"tcg", Accelerator::kTcg}},
+          [](auto& c) -> auto& { return c.driver.accelerator; }),
+
+      Text("qemu", "binary", "A path, or a name that is looked up in PATH. QEMU 7.2 or later.",
+           [](auto& c) -> auto& { return c.qemu.binary; }),
+      Boolean("qemu", "sandbox", "Run QEMU in its seccomp sandbox.",
+              [](auto& c) -> auto& { return c.qemu.sandbox; }),
+      Size("qemu", "tb_size",
+           "The most that translated code may take of one VM's private memory, under TCG.",
+           Bytes::MiB(1), Bytes::MiB(1), Bytes::GiB(2),
+           [](auto& c) -> auto& { return c.qemu.tb_size; }),
+
+      Path("guest", "image_dir",
+           "The default guest's kernel and initrd (`hatchery image build`).\n"
+           "Empty: the folder image in state_dir.",
+           [](auto& c) -> auto& { return c.guest.image_dir; }),
+      Path("guest", "kernel",
+           "A guest of your own instead: a kernel, and either an initrd or a disk image, with the\n"
+           "agent in it.",
+           [](auto& c) -> auto& { return c.guest.kernel; }),
+      Path("guest", "initrd", "", [](auto& c) -> auto& { return c.guest.initrd; }),
+      Path("guest", "image", "", [](auto& c) -> auto& { return c.guest.image; }),
+      Text("guest", "kernel_params", "Added to the kernel parameters that the driver sets.",
+           [](auto& c) -> auto& { return c.guest.kernel_params; }),
+
+      Number("template", "vcpus",
+             "Sizes of a template that is created without: what its VMs start with, and how far\n"
+             "they can grow when acquired. Memory in multiples of 128MiB.",
+             1, most_vcpus, [](auto& c) -> auto& { return c.tmpl.vcpus; }),
+      Number("template", "max_vcpus", "", 1, most_vcpus,
+             [](auto& c) -> auto& { return c.tmpl.max_vcpus; }),
+      Size("template", "memory", "", block, block, most_memory,
+           [](auto& c) -> auto& { return c.tmpl.memory; }),
+      Size("template", "max_memory", "", block, block, most_memory,
+           [](auto& c) -> auto& { return c.tmpl.max_memory; }),
+      Duration("template", "boot_timeout",
+               "Start to agent answering, saving included. Under TCG on a busy host a boot takes\n"
+               "several times as long as on an idle one.",
+               milliseconds(1), hours(24), [](auto& c) -> auto& { return c.tmpl.boot_timeout; }),
+
+      Number("pool", "size", "Warm VMs that `hatchery factory init` keeps when not told a number.",
+             0, 10'000, [](auto& c) -> auto& { return c.pool.size; }),
+      Number("pool", "parallel_clones",
+             "Clones made at once, over all pools. 0: one per CPU of the host.", 0, 256,
+             [](auto& c) -> auto& { return c.pool.parallel_clones; }),
+      Duration("pool", "clone_timeout", "One clone, from spawn to warm.", milliseconds(1), hours(1),
+               [](auto& c) -> auto& { return c.pool.clone_timeout; }),
+
+      Duration("acquire", "timeout", "For a client that sets no deadline of its own.",
+               milliseconds(1), hours(1), [](auto& c) -> auto& { return c.acquire.timeout; }),
+      Duration("acquire", "personalize_timeout",
+               "For the guest to confirm that it was made unique. A VM that does not is destroyed\n"
+               "and the next one is used.",
+               milliseconds(1), hours(1),
+               [](auto& c) -> auto& { return c.acquire.personalize_timeout; }),
+
+      Choice<OnStop>(
+          "stop", "warm",
+          "When the daemon stops: destroy its warm VMs, or keep them for the next start.\n"
+          "Leased VMs live on either way.",
+          {{"destroy", OnStop::kDestroy}, {"keep", OnStop::kKeep}},
+          [](auto& c) -> auto& { return c.stop.warm; }),
+  };
+}
+
+}  // namespace
+
+std::string_view Name(Kind kind) {
+  switch (kind) {
+    case Kind::kText: return "a string";
+    case Kind::kInteger: return "a whole number";
+    case Kind::kBoolean: return "true or false";
+  }
+  return {};
+}
+
+std::string Setting::Flag() const {
+  std::string name = Path();
+  std::ranges::replace(name, '.', '-');
+  std::ranges::replace(name, '_', '-');
+  return "--" + name;
+}
+
+const std::vector<Setting>& AllSettings() {
+  static const std::vector<Setting> settings = MakeSettings();
+  return settings;
+}
+
+std::vector<Contradiction> FindContradictions(const Config& config) {
+  std::vector<Contradiction> found;
+  if (config.state_dir.empty()) found.push_back({"state_dir", "must not be empty"});
+  if (config.qemu.binary.empty()) found.push_back({"qemu.binary", "must not be empty"});
+  // sockaddr_un holds 107 bytes and an end.
+  if (const auto path = SocketPath(config).string(); path.size() > 107) {
+    found.push_back({config.endpoint.empty() ? "state_dir" : "endpoint",
+                     "the socket's path " + path +
+                         " is longer than the 107 bytes a unix socket "
+                         "can have"});
+  }
+  if (config.tmpl.vcpus > config.tmpl.max_vcpus) {
+    found.push_back({"template.vcpus", std::to_string(config.tmpl.vcpus) +
+                                           " is more than template.max_vcpus, " +
+                                           std::to_string(config.tmpl.max_vcpus)});
+  }
+  if (config.tmpl.memory > config.tmpl.max_memory) {
+    found.push_back({"template.memory", ToString(config.tmpl.memory) +
+                                            " is more than template.max_memory, " +
+                                            ToString(config.tmpl.max_memory)});
+  }
+  const auto& guest = config.guest;
+  if (guest.kernel.empty() && !(guest.initrd.empty() && guest.image.empty())) {
+    found.push_back({guest.initrd.empty() ? "guest.image" : "guest.initrd",
+                     "is set without guest.kernel; set both, or neither for the default guest"});
+  }
+  if (!guest.kernel.empty() && guest.initrd.empty() == guest.image.empty()) {
+    found.push_back({"guest.kernel", guest.initrd.empty()
+                                         ? "needs either guest.initrd or guest.image with it"
+                                         : "takes guest.initrd or guest.image, not both"});
+  }
+  return found;
+}
+
+}  // namespace hatchery::daemon
