@@ -57,6 +57,8 @@ Task<void> Unplug(std::shared_ptr<Instance> vm, std::string id, Gone gone, Deadl
   auto asked = co_await vm->Execute("device_del", {{"id", id}}, deadline);
   // "already in the process of unplug": an earlier call gave up waiting; this one waits on.
   if (!asked && asked.error().message.find("process of unplug") == std::string::npos && !gone()) {
+    // QEMU asks the guest only if its firmware or kernel has said that it can be asked.
+    if (IsRefusal(asked.error())) co_return FailedPrecondition(asked.error().message);
     co_return std::unexpected(asked.error());
   }
   auto waited =

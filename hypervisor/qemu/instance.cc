@@ -67,6 +67,7 @@ void Instance::Connect(UniqueFd socket) {
 }
 
 void Instance::Detach() {
+  detached = true;
   boost::system::error_code ignored;
   if (process_ended_) process_ended_->close(ignored);
   if (qmp) qmp->Close();

@@ -67,6 +67,7 @@ class Instance : public std::enable_shared_from_this<Instance> {
   Notifier changed;  // an event came, or the channel or the process ended
 
   bool starting = false;                    // Start() says itself what became of the VM
+  bool detached = false;                    // the QemuVm is gone: nobody watches the process
   bool stop_requested = false;              // by Stop()
   std::string migration_status;             // of the last MIGRATION event
   std::uint32_t hot_vcpus = 0;              // "cpu-0" up to hot_vcpus - 1

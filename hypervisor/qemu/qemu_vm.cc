@@ -182,6 +182,7 @@ Task<void> QemuVm::Start(Deadline deadline) {
       (void)RemoveAll(socket);
     }
     vm->exit.Set({ExitReason::Kind::kVmmExited, failed.error().message});
+    vm->changed.NotifyAll();
   }
   vm->starting = false;
   co_return failed;
@@ -279,7 +280,11 @@ std::string QemuVm::ConsoleTail(Bytes size) const {
 
 Task<ExitReason> QemuVm::Wait(Deadline deadline) {
   const InstancePtr vm = vm_;
-  co_return co_await vm->exit.Wait(deadline);
+  while (!vm->exit.has_value()) {
+    if (vm->detached) co_return Cancelled("the VM's object is gone");
+    CO_RETURN_IF_ERROR(co_await vm->changed.Wait(deadline));
+  }
+  co_return *vm->exit.value();
 }
 
 Task<void> QemuVm::Stop(Deadline deadline) {
@@ -288,6 +293,7 @@ Task<void> QemuVm::Stop(Deadline deadline) {
   if (!vm->process) {
     // Never started, or there was nothing to start.
     vm->exit.Set({ExitReason::Kind::kStopped, "never started"});
+    vm->changed.NotifyAll();
   } else {
     CO_RETURN_IF_ERROR(co_await vm->End(deadline));
   }

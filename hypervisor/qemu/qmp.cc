@@ -65,7 +65,8 @@ struct QmpClient::Channel : std::enable_shared_from_this<Channel> {
       if (!message) {
         End(message.error());
       } else if (auto* event = std::get_if<QmpEvent>(&*message)) {
-        if (handlers.on_event) handlers.on_event(*event);
+        // A copy: a handler that destroys the client would otherwise destroy itself.
+        if (const auto handler = handlers.on_event) handler(*event);
       } else if (auto* reply = std::get_if<QmpReply>(&*message)) {
         if (auto it = pending.find(reply->id); it != pending.end()) it->second = reply->result;
         changed.NotifyAll();
