@@ -1,7 +1,8 @@
 // Blocking work off the loop: copying memory, hashing, fsync, large reads.
 #pragma once
 
-#include <boost/asio/bind_executor.hpp>
+#include <boost/asio/bind_cancellation_slot.hpp>
+#include <boost/asio/cancellation_signal.hpp>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/thread_pool.hpp>
@@ -20,13 +21,16 @@ class WorkerPool {
   ~WorkerPool() { pool_.join(); }
 
   // Runs `work()` (which returns a Result<T>, and touches no state of the loop) on a worker and
-  // answers on the loop. Not cancelled once it runs: the caller waits for its end.
+  // answers on the loop. Never cancelled: the caller waits for its end.
   template <class Work>
   auto Run(Work work) -> asio::awaitable<std::invoke_result_t<Work>> {
     using R = std::invoke_result_t<Work>;
     auto body = [](Work w) -> asio::awaitable<R> { co_return w(); };
-    co_return co_await asio::co_spawn(pool_.get_executor(), body(std::move(work)),
-                                      asio::use_awaitable);
+    // Without the caller's cancellation slot: Asio would deliver a cancellation through the pool,
+    // on one worker, to a coroutine that runs on another.
+    co_return co_await asio::co_spawn(
+        pool_.get_executor(), body(std::move(work)),
+        asio::bind_cancellation_slot(asio::cancellation_slot(), asio::use_awaitable));
   }
 
  private:

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <string>
+#include <string_view>
 
 #include "base/bytes.h"
 #include "base/ids.h"
@@ -30,8 +31,10 @@ struct VmConfig {
   // caller made it and removes it after Stop().
   std::filesystem::path run_dir;
 
-  // The guest. A kernel, and exactly one of initrd and image (a disk that holds the root
-  // filesystem). Clones keep all three empty: their kernel is in the template's memory.
+  // The guest. A kernel, and exactly one of initrd and image (a raw disk that holds the root
+  // filesystem; the guest sees it read-only, so that clones can share it with their template).
+  // Clones keep kernel and initrd empty, for theirs are in the template's memory; they name the
+  // image when their template was booted with one, because its disk is one of the devices.
   std::filesystem::path kernel;
   std::filesystem::path initrd;
   std::filesystem::path image;
@@ -55,11 +58,15 @@ struct VmConfig {
   int template_memory_fd = -1;
 };
 
-// Fills defaults and checks every field. kInvalidArgument names the field by its name above:
-// missing kernel; both or neither of initrd and image; paths that do not exist or are not files;
-// memory that is not a multiple of kMemoryBlock; more than the maxima; both template uses at once;
-// a template use without its memory, or a memory of another size; a clone with a kernel; an
-// accelerator still kAuto.
+// Only the defaults of vcpus, memory and their maxima; checks nothing.
+VmConfig WithDefaults(VmConfig config);
+
+// Fills defaults and checks every field. kInvalidArgument names the field by its name above: an
+// id that is no name; a run_dir that is no folder; missing kernel; both or neither of initrd and
+// image; paths that do not exist or are not files; memory that is not a multiple of kMemoryBlock;
+// more than the maxima; both template uses at once; a template use without its memory, or a memory
+// of another size, or, for a clone, one that is not sealed against writing; a clone with a kernel;
+// an accelerator still kAuto.
 Result<VmConfig> Validate(VmConfig config);
 
 }  // namespace hatchery::hypervisor

@@ -40,6 +40,8 @@ namespace hatchery::hypervisor {
 //
 //   "-": kFailedPrecondition, nothing happens. "same": success, the state stays.
 //   * kLoading for a VM with boot_from_template, which waits for Load(); kRunning otherwise.
+//   HotAdd is AddVcpus and AddMemory. RemoveVcpus and RemoveMemory need a guest that runs: "same"
+//   in kRunning, "-" elsewhere. A failed Start() leaves kFailed, with no VMM.
 enum class VmState { kCreated, kLoading, kRunning, kPaused, kFailed, kStopped };
 std::string_view Name(VmState state);
 
@@ -88,7 +90,8 @@ class Vm {
   virtual Task<void> Start(Deadline deadline) = 0;
 
   // Reads the template's device state from `state_fd` (from its current offset; still the
-  // caller's). The VM is paused afterwards.
+  // caller's). A regular file's offset is left alone, so that several clones may load from one
+  // descriptor at once. The VM is paused afterwards.
   virtual Task<void> Load(int state_fd, Deadline deadline) = 0;
 
   virtual Task<void> Pause(Deadline deadline) = 0;
@@ -102,12 +105,14 @@ class Vm {
 
   // Adds `count` vCPUs or `size` of memory to a running or paused VM. The guest still has to bring
   // them online. kResourceExhausted past the VM's maxima or memory slots, kInvalidArgument for
-  // sizes that are not multiples of kMemoryBlock; after these two the VM is as it was.
+  // sizes that are zero or not multiples of kMemoryBlock; after these two the VM is as it was.
   virtual Task<void> AddVcpus(std::uint32_t count, Deadline deadline) = 0;
   virtual Task<void> AddMemory(Bytes size, Deadline deadline) = 0;
-  // Takes hot-added ones away again, newest first; waits until the guest has let go of them. The VM
-  // stays as it was on failure (kFailedPrecondition: the guest refused; kResourceExhausted: fewer
-  // were hot-added).
+  // Takes hot-added ones away again, newest first; waits until the guest has let go of them. Memory
+  // goes in the pieces in which it came: one AddMemory(), one piece. The VM runs on after a failure
+  // (kFailedPrecondition: the guest refused; kResourceExhausted: fewer were hot-added;
+  // kInvalidArgument: the newest pieces do not add up to `size`; kDeadlineExceeded: the guest has
+  // not let go yet and still may); what it had let go of before is gone: see vcpus() and memory().
   virtual Task<void> RemoveVcpus(std::uint32_t count, Deadline deadline) = 0;
   virtual Task<void> RemoveMemory(Bytes size, Deadline deadline) = 0;
 
@@ -148,7 +153,9 @@ class Driver {
   virtual Result<std::unique_ptr<Vm>> Create(VmConfig config) = 0;
 
   // Takes over a running VM from its handle. kNotFound when it is gone, kDataLoss when the handle
-  // cannot be read, kFailedPrecondition when it is of another driver.
+  // cannot be read, kFailedPrecondition when it is of another driver. A VM whose VMM is there but
+  // does not answer comes back in kFailed, so that it can be stopped. Its config has no
+  // template_memory_fd.
   virtual Task<std::unique_ptr<Vm>> Adopt(std::string handle, Deadline deadline) = 0;
 
   // See Fingerprint; starts the VMM once to ask its version, and remembers it until the

@@ -12,8 +12,8 @@
 namespace hatchery::tmpl {
 
 // Which accelerator this host and guest image were seen to work with. Kept in a small file, because
-// finding out costs a boot. Keyed by host kernel, CPU model, VMM version and guest kernel and initrd
-// (or image) content: a change of any makes it unknown again.
+// finding out costs a boot. Keyed by host kernel, CPU model, VMM version and guest kernel and
+// initrd (or image) content: a change of any makes it unknown again.
 class AcceleratorVerdicts {
  public:
   // `file` is created when there is something to remember; one that cannot be read is ignored.
@@ -37,15 +37,16 @@ class Booter {
   Booter(hypervisor::Driver& driver, agent::Connector& connector, AcceleratorVerdicts& verdicts,
          std::filesystem::path run_root);
 
-  // Starts the VM of `config` (whose run_dir this sets and makes) and waits until its agent answers a
-  // Check. With kAuto: the remembered verdict; where there is none and the host may have KVM, boots
-  // one VM under each and keeps the one whose agent answers first, ending the other, and remembers
-  // which it was (the second one's id and folder end in "-kvm"). If the guest did not get so far, the error holds the tail of its console.
-  // Nothing is left behind on failure or cancellation.
+  // Starts the VM of `config` (whose run_dir this sets and makes) and waits until its agent answers
+  // a Check. With kAuto: the remembered verdict; where there is none and the host may have KVM,
+  // boots one VM under each and keeps the one whose agent answers first, ending the other, and
+  // remembers which it was (the second one's id and folder end in "-kvm"). If the guest did not get
+  // so far, the error holds the tail of its console. Nothing is left behind on failure or
+  // cancellation.
   Task<BootedVm> Boot(hypervisor::VmConfig config, Deadline deadline);
 
-  // Ends the VM and removes its folder. Success when it had ended. Also for VMs that were not booted
-  // here but whose run_dir is below run_root (clones).
+  // Ends the VM and removes its folder. Success when it had ended. Also for VMs that were not
+  // booted here but whose run_dir is below run_root (clones).
   Task<void> Destroy(std::unique_ptr<hypervisor::Vm> vm);
 
   const std::filesystem::path& run_root() const { return run_root_; }

@@ -20,6 +20,11 @@ namespace hatchery::tmpl {
 // error names the place.
 inline constexpr Bytes kChunk = Bytes::MiB(2);
 
+// Limits of what is read from disk. A manifest of the largest memory (hypervisor::kMaxMemory) has
+// 17 MiB of hashes; QEMU's device state is about 0.4 MiB.
+inline constexpr Bytes kMaxManifestPayload = Bytes::MiB(32);
+inline constexpr Bytes kMaxStateSize = Bytes::MiB(256);
+
 // The sizes a template was booted with: a clone starts with these and can grow to the maxima.
 struct Shape {
   std::uint32_t vcpus = 1;
@@ -37,19 +42,23 @@ struct Manifest {
   WallTime created;
   Shape shape;
   hypervisor::Accelerator accelerator = hypervisor::Accelerator::kTcg;
-  // What it was made from: "kernel", "initrd", "image" -> SHA-256 of the content, "kernel_params" ->
-  // their text, "driver" -> the driver's name.
+  // What it was made from: "kernel", "initrd", "image" -> SHA-256 of the content, "kernel_params"
+  // -> their text, "driver" -> the driver's name.
   std::map<std::string, std::string> inputs;
   // What it can be cloned with (hypervisor/driver.h).
   hypervisor::Fingerprint fingerprint;
   std::string agent_version;
 
-  // SHA-256 (32 raw bytes) of each chunk of memory, in order; empty for a chunk of zeros, which is a
-  // hole in the file.
+  // SHA-256 (32 raw bytes) of each chunk of memory, in order; empty for a chunk of zeros, which is
+  // a hole in the file.
   std::vector<std::string> memory_chunks;
   Bytes state_size;
   std::string state_sha256;  // 32 raw bytes
 };
+
+// Whether `text` is 64 lower-case hexadecimal digits. Whatever comes from outside must pass before
+// it becomes part of a path.
+bool IsDigest(std::string_view text);
 
 // SHA-256, in hexadecimal, over the canonical encoding of all fields but `digest`.
 TemplateDigest ComputeDigest(const Manifest& manifest);
@@ -63,7 +72,7 @@ std::string ComputeInputsHash(const std::map<std::string, std::string>& inputs,
 //
 //   offset 0   8 bytes   magic "HATCHTPL"
 //          8   u32 le    format version (1)
-//         12   u32 le    length of the payload, at most 16 MiB
+//         12   u32 le    length of the payload, at most 32 MiB
 //         16   payload   hatchery.store.v1.TemplateManifest
 //         end  32 bytes  SHA-256 of all before it
 std::string EncodeManifest(const Manifest& manifest);

@@ -6,8 +6,8 @@
 //   <root>/.draft-*            a build in progress, or one that was cut short; removed by Open()
 //
 // A template never changes once it is here. It appears by one rename, after everything in it has
-// been synced, so a crash half way leaves a draft and never something that looks whole. Names are not
-// the store's business.
+// been synced, so a crash half way leaves a draft and never something that looks whole. Names are
+// not the store's business.
 //
 // Loop thread only; heavy work (copying, hashing, syncing) runs on the worker pool.
 #pragma once
@@ -51,21 +51,22 @@ using Progress = std::function<void(Bytes done, Bytes total)>;
 
 class Store {
  public:
-  // Opens (creating) the folder `root` and removes drafts of builds that were cut short. `root` must
-  // not be in use by another store: the daemon's lock on its state directory sees to that.
+  // Opens (creating) the folder `root` and removes drafts of builds that were cut short. `root`
+  // must not be in use by another store: the daemon's lock on its state directory sees to that.
   static Result<std::unique_ptr<Store>> Open(std::filesystem::path root, WorkerPool& workers);
   ~Store();
 
-  // Publishes a template: hashes and writes `memory_fd` (a memfd of manifest.shape.memory bytes that
-  // nobody writes any more; zero pages are punched out of it), writes `state_fd` from its start,
-  // fills the manifest's chunk hashes, state hash and digest, and returns the complete manifest. On
-  // failure (also kResourceExhausted: disk full) nothing is left.
-  // The memfd is sealed and kept as the loaded template while anybody holds it.
+  // Publishes a template: hashes and writes `memory_fd` (a memfd of manifest.shape.memory bytes
+  // that nobody writes any more; zero pages are punched out of it), writes `state_fd` from its
+  // start, fills the manifest's chunk hashes, state hash and digest, and returns the complete
+  // manifest. On failure (also kResourceExhausted: disk full) nothing is left. The memfd is sealed
+  // and kept as the loaded template while anybody holds it.
   Task<std::shared_ptr<const LoadedTemplate>> Publish(Manifest manifest, UniqueFd memory_fd,
                                                       UniqueFd state_fd);
 
   // The template in memory: the one that is loaded already, or read from disk into a sealed memfd,
-  // each chunk checked on the way (kDataLoss names the chunk). Several callers at once share one read.
+  // each chunk checked on the way (kDataLoss names the chunk). Several callers at once share one
+  // read.
   Task<std::shared_ptr<const LoadedTemplate>> Load(TemplateDigest digest);
 
   // kNotFound, or kDataLoss when it cannot be read.
@@ -79,7 +80,8 @@ class Store {
   };
   std::vector<Entry> List() const;
 
-  // Reads and checks every byte of manifest, memory and state. kDataLoss names the first difference.
+  // Reads and checks every byte of manifest, memory and state. kDataLoss names the first
+  // difference.
   Task<void> Verify(TemplateDigest digest, Progress progress);
 
   // Removes it from disk. Loaded ones stay usable for who holds them. kNotFound if there is none.

@@ -2,12 +2,14 @@
 
 #include <gtest/gtest.h>
 
+#include <future>
 #include <stdexcept>
 #include <thread>
 
 #include "base/notifier.h"
 #include "base/offload.h"
 #include "base/run.h"
+#include "base/shield.h"
 
 namespace hatchery {
 namespace {
@@ -115,6 +117,56 @@ TEST(WorkerPool, AnswersOnTheLoop) {
                  co_return Result<void>();
                }(workers, loop))
       .value();
+}
+
+// Whether it came while the work ran or while it was queued.
+TEST(WorkerPool, ACancelledCallerStillGetsTheAnswer) {
+  asio::io_context io;
+  WorkerPool workers(1);
+  TaskScope scope(io.get_executor());
+  std::promise<void> cancelled;
+  std::optional<Result<int>> running, queued;
+  auto run = [](WorkerPool& w, std::shared_future<void> until, int value,
+                std::optional<Result<int>>& out) -> asio::awaitable<void> {
+    out = co_await w.Run([until, value]() -> Result<int> {
+      until.wait();
+      return value;
+    });
+  };
+  const auto until = cancelled.get_future().share();
+  scope.Spawn("running", run(workers, until, 1, running));
+  scope.Spawn("queued", run(workers, until, 2, queued));
+  RunUntilDone(io,
+               [](TaskScope& s, std::promise<void>& told) -> Task<void> {
+                 s.Cancel();
+                 told.set_value();
+                 co_await s.Join();
+                 co_return Result<void>();
+               }(scope, cancelled))
+      .value();
+  EXPECT_EQ(running.value().value(), 1);
+  ASSERT_TRUE(queued.has_value());
+  EXPECT_EQ(queued->value(), 2);
+}
+
+TEST(Shielded, ACancellationDoesNotReachTheBody) {
+  asio::io_context io;
+  TaskScope scope(io.get_executor());
+  std::optional<Result<void>> inside;
+  bool cancelled_outside = false;
+  scope.Spawn("shield", [](std::optional<Result<void>>& in, bool& out) -> asio::awaitable<void> {
+    in = co_await Shielded(SleepFor(milliseconds(2)));
+    out = co_await IsCancelled();
+  }(inside, cancelled_outside));
+  RunUntilDone(io,
+               [](TaskScope& s) -> Task<void> {
+                 s.Cancel();
+                 co_await s.Join();
+                 co_return Result<void>();
+               }(scope))
+      .value();
+  EXPECT_TRUE(inside.value().has_value());
+  EXPECT_TRUE(cancelled_outside);
 }
 
 }  // namespace

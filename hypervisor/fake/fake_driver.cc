@@ -1,0 +1,38 @@
+#include "hypervisor/fake/fake_driver.h"
+
+#include "hypervisor/fake/fake_vm.h"
+
+namespace hatchery::hypervisor::fake {
+
+Result<std::unique_ptr<Vm>> FakeDriver::Create(VmConfig config) {
+  ASSIGN_OR_RETURN(VmConfig valid, Validate(std::move(config)));
+  return std::make_unique<FakeVm>(host_,
+                                  std::make_shared<Machine>(host_.executor(), std::move(valid)));
+}
+
+Task<std::unique_ptr<Vm>> FakeDriver::Adopt(std::string handle, Deadline deadline) {
+  constexpr std::string_view kOurs = "fake 1 ";
+  if (handle.starts_with('{')) co_return FailedPrecondition("the VM belongs to another driver");
+  if (!handle.starts_with(kOurs)) co_return DataLoss("the handle of a VM cannot be read");
+  const auto machine = host_.Find(VmId(handle.substr(kOurs.size())));
+  CO_RETURN_IF_ERROR(co_await host_.Meet(Verb::kAdopt, machine, deadline));
+  if (!machine) co_return NotFound("the VM is gone");
+  co_return std::make_unique<FakeVm>(host_, machine);
+}
+
+Task<Fingerprint> FakeDriver::Describe(const VmConfig& given, Deadline deadline) {
+  const VmConfig config = WithDefaults(given);
+  CO_RETURN_IF_ERROR(co_await host_.Meet(Verb::kDescribe, nullptr, deadline));
+  Fingerprint print = host_.fingerprint;
+  print["accelerator"] = Name(config.accelerator);
+  print["kernel_params"] = config.kernel_params;
+  print["vcpus"] = std::to_string(config.vcpus) + " of " + std::to_string(config.max_vcpus);
+  print["memory"] = ToString(config.memory) + " of " + ToString(config.max_memory);
+  co_return print;
+}
+
+bool FakeDriver::MayHave(Accelerator accelerator) const {
+  return accelerator != Accelerator::kKvm || host_.may_have_kvm;
+}
+
+}  // namespace hatchery::hypervisor::fake

@@ -1,0 +1,28 @@
+// A driver without VMMs, for the tests of everything above: see FakeHost for delays, faults and
+// crashes.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "hypervisor/driver.h"
+#include "hypervisor/fake/fake_host.h"
+
+namespace hatchery::hypervisor::fake {
+
+class FakeDriver final : public Driver {
+ public:
+  // `host` outlives the driver.
+  explicit FakeDriver(FakeHost& host) : host_(host) {}
+
+  std::string_view name() const override { return "fake"; }
+  Result<std::unique_ptr<Vm>> Create(VmConfig config) override;
+  Task<std::unique_ptr<Vm>> Adopt(std::string handle, Deadline deadline) override;
+  Task<Fingerprint> Describe(const VmConfig& config, Deadline deadline) override;
+  bool MayHave(Accelerator accelerator) const override;
+
+ private:
+  FakeHost& host_;
+};
+
+}  // namespace hatchery::hypervisor::fake

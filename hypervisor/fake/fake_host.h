@@ -1,0 +1,106 @@
+// The host that fake VMs run on: what real VMMs and their kernel would hold. It outlives drivers
+// and Vm objects, as real VMs outlive the daemon, so a test can "restart" by making a new
+// FakeDriver on the same host. Loop thread only.
+#pragma once
+
+#include <array>
+#include <chrono>
+#include <deque>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/notifier.h"
+#include "hypervisor/driver.h"
+
+namespace hatchery::hypervisor::fake {
+
+enum class Verb {
+  kStart,
+  kLoad,
+  kPause,
+  kResume,
+  kSave,
+  kAddVcpus,
+  kAddMemory,
+  kRemoveVcpus,
+  kRemoveMemory,
+  kStats,
+  kStop,
+  kAdopt,
+  kDescribe,
+};
+inline constexpr std::size_t kVerbs = static_cast<std::size_t>(Verb::kDescribe) + 1;
+
+struct Fault {
+  enum class Kind {
+    kFail,     // the verb answers with `error`, having done nothing
+    kHang,     // the verb answers only at its deadline, when it is cancelled, or when the VM ends
+    kVmmDies,  // the VMM ends during the verb
+  };
+  Kind kind = Kind::kFail;
+  Error error = {Code::kInternal, "injected fault"};
+};
+
+// One VMM, as it would be if it were a process.
+struct Machine {
+  Machine(Executor executor, VmConfig c) : config(std::move(c)), exit(std::move(executor)) {}
+  VmConfig config;
+  VmState state = VmState::kCreated;
+  pid_t pid = -1;
+  std::uint32_t hot_vcpus = 0;
+  std::vector<Bytes> dimms;
+  std::string console;
+  OneShot<ExitReason> exit;
+};
+
+class FakeHost {
+ public:
+  explicit FakeHost(Executor executor) : executor_(std::move(executor)) {}
+
+  // The next `times` calls of `verb`, of whatever VM, meet `fault`. Faults queue up.
+  void Inject(Verb verb, Fault fault, std::size_t times = 1);
+  // Every call of `verb` takes this long. 0 (the default): it answers without yielding.
+  void SetDelay(Verb verb, std::chrono::nanoseconds delay);
+  // How often a verb was called and got past the check of the VM's state.
+  std::size_t calls(Verb verb) const { return calls_[Index(verb)]; }
+
+  // The VMM ends as if killed, or as if the guest had ended. kNotFound when there is none.
+  Result<void> Kill(const VmId& id,
+                    ExitReason reason = {ExitReason::Kind::kVmmExited, "killed by the test"});
+  // What the guest prints.
+  Result<void> Print(const VmId& id, std::string_view text);
+
+  // VMs that were started and have not ended: empty at the end of a test that leaks nothing.
+  std::vector<VmId> live() const;
+  std::shared_ptr<Machine> Find(const VmId& id) const;
+
+  // The pid that VMs started from now on have.
+  pid_t pid = -1;
+  // What Describe() answers, besides what depends on the config.
+  Fingerprint fingerprint = {{"vmm.version", "fake 1"}, {"machine", "fake"}};
+  bool may_have_kvm = false;
+  // What Vm::Supports() denies.
+  std::set<std::pair<Resource, Operation>> unsupported;
+
+  // For the driver and its VMs.
+  const Executor& executor() const { return executor_; }
+  Result<void> Add(std::shared_ptr<Machine> machine);
+  void End(Machine& machine, ExitReason reason);
+  // What happens in a verb before its effect: delay and fault. `machine` may be null.
+  Task<void> Meet(Verb verb, std::shared_ptr<Machine> machine, Deadline deadline);
+
+ private:
+  static std::size_t Index(Verb verb) { return static_cast<std::size_t>(verb); }
+
+  Executor executor_;
+  std::map<VmId, std::shared_ptr<Machine>> machines_;
+  std::array<std::deque<Fault>, kVerbs> faults_;
+  std::array<std::chrono::nanoseconds, kVerbs> delays_{};
+  std::array<std::size_t, kVerbs> calls_{};
+};
+
+}  // namespace hatchery::hypervisor::fake

@@ -1,0 +1,52 @@
+// QEMU's command line as a pure function of what the VM is: nothing here touches the host.
+//
+// A template and its clones get the same machine and devices at the same addresses, because the
+// saved device state names them; only where the memory comes from, and what boots, differs.
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "base/bytes.h"
+#include "hypervisor/config.h"
+
+namespace hatchery::hypervisor::qemu {
+
+// What a driver is set to, for all its VMs.
+struct QemuOptions {
+  // A path, or a name that is looked up in PATH.
+  std::string binary = "qemu-system-x86_64";
+  // QEMU's seccomp sandbox: costs under 1 ms at start.
+  bool sandbox = true;
+  // The most that TCG's translated code may take of a VM's private memory.
+  Bytes tb_size = Bytes::MiB(32);
+};
+
+// Listening sockets that QEMU inherits, under these numbers.
+struct InheritedSockets {
+  int agent = -1;
+  int qmp = -1;
+};
+
+// Where a VM's files are in its run_dir.
+std::filesystem::path AgentSocket(const VmConfig& config);  // agent.sock
+std::filesystem::path QmpSocket(const VmConfig& config);    // qmp.sock
+std::filesystem::path ConsoleLog(const VmConfig& config);   // console.log: what the guest printed
+std::filesystem::path VmmLog(const VmConfig& config);       // vmm.log: what QEMU printed
+
+// The whole argv of a validated config.
+std::vector<std::string> CommandLine(const QemuOptions& options, const VmConfig& config,
+                                     const InheritedSockets& sockets);
+
+// The devices of `config` as they appear on the command line, without anything that is one VM's
+// alone: equal for a template and its clones.
+std::string DeviceList(const VmConfig& config);
+
+// The guest kernel's whole command line.
+std::string KernelParameters(const VmConfig& config);
+
+// "max" or "host": what -cpu gets.
+std::string_view CpuModel(Accelerator accelerator);
+
+}  // namespace hatchery::hypervisor::qemu

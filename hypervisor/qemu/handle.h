@@ -1,0 +1,26 @@
+// What Vm::Handle() holds: enough to find a running QEMU again.
+//
+// One JSON object, because it is read by people as well, in the metadata store's dump:
+//   {"version": 1, "driver": "qemu", "process": {"pid", "start_ticks"}, "config": {…}}
+// What was hot-added is not in it: QEMU knows, and a handle may be older than the last hot-add.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "base/process.h"
+#include "base/status.h"
+#include "hypervisor/config.h"
+
+namespace hatchery::hypervisor::qemu {
+
+struct HandleData {
+  ProcessIdentity process;
+  VmConfig config;  // without template_memory_fd
+};
+
+std::string EncodeHandle(const HandleData& data);
+// kDataLoss when it cannot be read, kFailedPrecondition when it is another driver's.
+Result<HandleData> DecodeHandle(std::string_view text);
+
+}  // namespace hatchery::hypervisor::qemu

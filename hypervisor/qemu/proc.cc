@@ -1,0 +1,68 @@
+#include "hypervisor/qemu/proc.h"
+
+#include <unistd.h>
+
+#include <charconv>
+#include <map>
+#include <sstream>
+
+#include "base/files.h"
+
+namespace hatchery::hypervisor::qemu {
+
+Result<VmStats> ParseSmapsRollup(std::string_view text) {
+  std::map<std::string, std::uint64_t, std::less<>> kib;
+  std::istringstream lines{std::string(text)};
+  for (std::string line; std::getline(lines, line);) {
+    std::istringstream words(line);
+    std::string name;
+    std::uint64_t value = 0;
+    if (words >> name >> value && name.ends_with(':')) kib[name.substr(0, name.size() - 1)] = value;
+  }
+  for (const char* name : {"Rss", "Pss", "Private_Clean", "Private_Dirty"}) {
+    if (!kib.contains(name)) return Internal("smaps_rollup has no line " + std::string(name));
+  }
+  VmStats stats;
+  stats.resident = Bytes::KiB(kib["Rss"]);
+  stats.proportional = Bytes::KiB(kib["Pss"]);
+  stats.private_memory = Bytes::KiB(kib["Private_Clean"] + kib["Private_Dirty"]);
+  return stats;
+}
+
+Result<std::chrono::nanoseconds> ParseCpuTime(std::string_view stat) {
+  // The command name (field 2) may hold anything; what follows its last ')' starts with field 3.
+  const auto paren = stat.rfind(')');
+  std::istringstream fields(
+      std::string(paren == std::string_view::npos ? "" : stat.substr(paren + 1)));
+  std::string skipped;
+  for (int field = 3; field < 14; ++field) fields >> skipped;
+  std::uint64_t user = 0, system = 0;
+  if (!(fields >> user >> system)) return Internal("unreadable /proc stat");
+  const auto ticks_per_second = static_cast<std::uint64_t>(::sysconf(_SC_CLK_TCK));
+  return std::chrono::nanoseconds((user + system) * (1'000'000'000 / ticks_per_second));
+}
+
+Result<VmStats> ReadProcessStats(pid_t pid) {
+  const fs::path proc = "/proc/" + std::to_string(pid);
+  ASSIGN_OR_RETURN(const std::string rollup, ReadFile(proc / "smaps_rollup"));
+  ASSIGN_OR_RETURN(const std::string stat, ReadFile(proc / "stat"));
+  ASSIGN_OR_RETURN(VmStats stats, ParseSmapsRollup(rollup));
+  ASSIGN_OR_RETURN(stats.cpu_time, ParseCpuTime(stat));
+  return stats;
+}
+
+Result<std::string> HostCpuFeatures() {
+  ASSIGN_OR_RETURN(const std::string text, ReadFile("/proc/cpuinfo"));
+  std::string model, flags;
+  std::istringstream lines(text);
+  // An empty line ends the first CPU.
+  for (std::string line; std::getline(lines, line) && !line.empty();) {
+    const auto value = line.substr(std::min(line.size(), line.find(": ") + 2));
+    if (line.starts_with("model name")) model = value;
+    if (line.starts_with("flags")) flags = value;
+  }
+  if (flags.empty()) return Internal("/proc/cpuinfo names no flags");
+  return model + ": " + flags;
+}
+
+}  // namespace hatchery::hypervisor::qemu

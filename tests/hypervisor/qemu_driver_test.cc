@@ -1,0 +1,201 @@
+#include "hypervisor/qemu/qemu_driver.h"
+
+#include <signal.h>
+
+#include <cstdlib>
+#include <fstream>
+
+#include "tests/hypervisor/driver_contract.h"
+
+namespace hatchery::hypervisor {
+namespace {
+
+using qemu::QemuDriver;
+using qemu::QemuOptions;
+
+// Remembers what it started.
+class WatchingSpawner final : public ProcessSpawner {
+ public:
+  explicit WatchingSpawner(Executor executor) : inner_(std::move(executor)) {}
+  Result<std::unique_ptr<Process>> Spawn(const SpawnRequest& request) override {
+    auto process = inner_.Spawn(request);
+    if (process) started.push_back((*process)->identity());
+    return process;
+  }
+  std::vector<ProcessIdentity> started;
+
+ private:
+  PosixSpawner inner_;
+};
+
+class QemuWorld final : public World {
+ public:
+  QemuWorld(asio::io_context& io, fs::path image) : io_(io), image_(std::move(image)) {}
+  Driver& driver() override { return driver_; }
+  std::unique_ptr<Driver> AnotherDriver() override { return Make({}); }
+  std::unique_ptr<Driver> Make(QemuOptions options) {
+    return std::make_unique<QemuDriver>(io_.get_executor(), spawner_, std::move(options));
+  }
+  // KVM is not to be trusted on every host that has /dev/kvm: tests run everywhere with TCG.
+  VmConfig Guest() override {
+    return {.kernel = image_ / "vmlinuz",
+            .initrd = image_ / "initrd.img",
+            .accelerator = Accelerator::kTcg};
+  }
+  void Crash(Vm& vm) override { ASSERT_EQ(::kill(vm.endpoints().pid, SIGKILL), 0); }
+  std::size_t Alive() override {
+    std::size_t alive = 0;
+    for (const auto& process : spawner_.started) {
+      const auto now = IdentifyProcess(process.pid);
+      if (now && *now == process) ++alive;
+    }
+    return alive;
+  }
+
+ private:
+  asio::io_context& io_;
+  fs::path image_;
+  WatchingSpawner spawner_{io_.get_executor()};
+  QemuDriver driver_{io_.get_executor(), spawner_};
+};
+
+std::unique_ptr<World> MakeQemuWorld(asio::io_context& io) {
+  const char* image = std::getenv("HATCHERY_TEST_IMAGE_DIR");
+  if (image == nullptr || !fs::exists(fs::path(image) / "vmlinuz")) {
+    ADD_FAILURE() << "HATCHERY_TEST_IMAGE_DIR must name a folder with vmlinuz and initrd.img";
+    return nullptr;
+  }
+  return std::make_unique<QemuWorld>(io, image);
+}
+
+INSTANTIATE_TEST_SUITE_P(Qemu, DriverContract, testing::Values(MakeQemuWorld));
+
+class QemuDriverTest : public DriverContract {
+ protected:
+  QemuWorld& world() { return static_cast<QemuWorld&>(*world_); }
+  // The error of a start with another QEMU, after which nothing is left.
+  Error StartWith(QemuOptions options, VmConfig config, std::chrono::nanoseconds timeout) {
+    const auto driver = world().Make(std::move(options));
+    auto vm = driver->Create(config).value();
+    auto started = Run(vm->Start(After(timeout)));
+    EXPECT_FALSE(started.has_value());
+    EXPECT_EQ(vm->state(), VmState::kFailed);
+    EXPECT_EQ(world().Alive(), 0u);
+    EXPECT_TRUE(Run(vm->Wait(Soon())).has_value());
+    ExpectOnly(*vm, {});
+    Stop(*vm);
+    return started ? Error{} : started.error();
+  }
+  static bool Has(const std::string& text, std::string_view part) {
+    return text.find(part) != std::string::npos;
+  }
+};
+
+TEST_P(QemuDriverTest, NamesAQemuThatIsMissingOrIsNone) {
+  const auto missing = StartWith({.binary = "/no/such/qemu"}, Cold(), seconds(20));
+  EXPECT_EQ(missing.code, Code::kNotFound);
+  EXPECT_TRUE(Has(missing.message, "/no/such/qemu")) << missing.message;
+
+  const auto quiet = StartWith({.binary = "/bin/true"}, Cold(), seconds(20));
+  EXPECT_TRUE(Has(quiet.message, "exit code 0")) << quiet.message;
+
+  const auto wordy = StartWith({.binary = "/bin/cat"}, Cold(), seconds(20));
+  EXPECT_TRUE(Has(wordy.message, "exit code 1")) << wordy.message;
+  EXPECT_TRUE(Has(wordy.message, "cat: ")) << wordy.message;
+
+  const auto driver = world().Make({.binary = "/bin/cat"});
+  EXPECT_TRUE(Has(Run(driver->Describe(Cold(), Soon())).error().message, "not QEMU"));
+  const auto none = world().Make({.binary = "no-such-qemu"});
+  EXPECT_EQ(Run(none->Describe(Cold(), Soon())).error().code, Code::kNotFound);
+  const auto plain = world().Make({.binary = "/etc/passwd"});
+  EXPECT_EQ(Run(plain->Describe(Cold(), Soon())).error().code, Code::kPermissionDenied);
+}
+
+TEST_P(QemuDriverTest, AQemuThatNeverGreetsIsEndedAtTheDeadline) {
+  const fs::path script = folder_->path() / "qemu";
+  std::ofstream(script) << "#!/bin/sh\nexec sleep 1000\n";
+  fs::permissions(script, fs::perms::owner_all);
+  const auto error = StartWith({.binary = script}, Cold(), milliseconds(300));
+  EXPECT_EQ(error.code, Code::kDeadlineExceeded) << ToString(error);
+}
+
+TEST_P(QemuDriverTest, AStartThatIsStoppedHalfwayLeavesNothing) {
+  const fs::path script = folder_->path() / "qemu";
+  std::ofstream(script) << "#!/bin/sh\nexec sleep 1000\n";
+  fs::permissions(script, fs::perms::owner_all);
+  const auto driver = world().Make({.binary = script});
+  auto vm = driver->Create(Cold()).value();
+  std::optional<Result<void>> seen;
+  asio::co_spawn(io_, vm->Start(Soon()),
+                 [&](std::exception_ptr, Result<void> result) { seen = std::move(result); });
+  Run(SleepFor(milliseconds(20))).value();
+  Stop(*vm);
+  Run(SleepFor(milliseconds(20))).value();
+  ASSERT_TRUE(seen.has_value());
+  EXPECT_FALSE(seen->has_value());
+  EXPECT_EQ(vm->state(), VmState::kStopped);
+}
+
+TEST_P(QemuDriverTest, AKernelThatIsNoneFailsWithQemusWords) {
+  VmConfig config = Cold();
+  config.kernel = "/bin/true";
+  const auto error = StartWith({}, config, seconds(20));
+  EXPECT_TRUE(Has(error.message, "exit code 1")) << error.message;
+  EXPECT_TRUE(Has(error.message, "kernel")) << error.message;
+}
+
+TEST_P(QemuDriverTest, RunsInFoldersWithCommasInTheirNames) {
+  VmConfig config = Cold();
+  config.run_dir = folder_->path() / "a,b,,c";
+  fs::create_directory(config.run_dir);
+  auto vm = Started(config);
+  EXPECT_TRUE(fs::exists(config.run_dir / "console.log"));
+  Stop(*vm);
+}
+
+TEST_P(QemuDriverTest, ACloneCannotWriteItsTemplate) {
+  const Saved saved = SaveTemplate();
+  const auto memory = [&] { return ReadFile(ProcPath(saved.memory.get()), kSize).value(); };
+  const std::string before = memory();
+  auto clone = Started(Clone(saved.memory.get()));
+  ASSERT_TRUE(Run(clone->Load(saved.state.get(), Soon())).has_value());
+  ASSERT_TRUE(Run(clone->Resume(Soon())).has_value());
+  Run(SleepFor(milliseconds(300))).value();
+  EXPECT_TRUE(before == memory());
+  Stop(*clone);
+}
+
+TEST_P(QemuDriverTest, VerbsInFlightFailWhenQemuDies) {
+  auto vm = Started(Cold());
+  ASSERT_TRUE(Run(vm->AddMemory(kMemoryBlock, Soon())).has_value());
+  std::optional<Result<void>> seen;
+  // The firmware does not answer the request, so this waits.
+  asio::co_spawn(io_, vm->RemoveMemory(kMemoryBlock, Soon()),
+                 [&](std::exception_ptr, Result<void> result) { seen = std::move(result); });
+  Run(SleepFor(milliseconds(20))).value();
+  EXPECT_FALSE(seen.has_value());
+  world().Crash(*vm);
+  ASSERT_TRUE(Run(vm->Wait(Soon())).has_value());
+  Run(SleepFor(milliseconds(1))).value();
+  ASSERT_TRUE(seen.has_value());
+  EXPECT_EQ(seen->error().code, Code::kUnavailable);
+  Stop(*vm);
+}
+
+TEST_P(QemuDriverTest, AGuestThatPanicsEndsTheVm) {
+  VmConfig config = Cold();
+  // No initramfs, no root: the kernel panics when it looks for one.
+  config.initrd = "/etc/passwd";
+  config.kernel_params = "root=/dev/nowhere";
+  auto vm = Started(config);
+  const auto reason = Run(vm->Wait(Soon()));
+  ASSERT_TRUE(reason.has_value()) << vm->ConsoleTail(Bytes::KiB(2));
+  EXPECT_EQ(reason->kind, ExitReason::Kind::kGuestPanic) << reason->detail;
+  EXPECT_TRUE(Has(vm->ConsoleTail(Bytes::KiB(4)), "Kernel panic"));
+  Stop(*vm);
+}
+
+INSTANTIATE_TEST_SUITE_P(Qemu, QemuDriverTest, testing::Values(MakeQemuWorld));
+
+}  // namespace
+}  // namespace hatchery::hypervisor
