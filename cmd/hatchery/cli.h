@@ -1,0 +1,72 @@
+// The command line `hatchery`, whole: from its arguments to its exit code. Everything it touches of
+// the process (streams, signals, the clock) comes from outside, so that tests run it as users do.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <functional>
+#include <optional>
+#include <ostream>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/status.h"
+#include "cmd/hatchery/client.h"
+#include "cmd/hatchery/exit_code.h"
+#include "cmd/hatchery/interrupt.h"
+#include "cmd/hatchery/json_output.h"
+#include "cmd/hatchery/progress.h"
+
+namespace hatchery::cli {
+
+struct Io {
+  std::ostream& out;
+  std::ostream& err;
+  int stdin_fd = 0;
+  bool err_is_terminal = false;
+};
+
+// Runs one command line (without argv[0]); returns the exit code (exit_code.h). Blocks.
+// `default_endpoint` is HATCHERY_ENDPOINT's value, or empty.
+int RunCli(std::vector<std::string> arguments, const std::string& default_endpoint, const Io& io,
+           Interrupt& interrupt, const Clock& clock = SystemClock());
+
+// What the verbs share. Verbs add their subcommand to the parser; the one that was given leaves
+// what is to be done in `action`, which runs after parsing.
+struct Context {
+  const Io& io;
+  Interrupt& interrupt;
+  const Clock& clock;
+
+  std::string endpoint;
+  std::string timeout;
+  bool json = false;                 // of the verbs that have it
+  std::vector<std::string> command;  // what stands after "--", untouched
+  std::string verb;                  // "vm list"
+  std::function<int()> action;
+
+  Result<Client> Connect() const;
+
+  // Prints "hatchery: <verb>: <message>" and returns `code`; that of an interrupt if there was one,
+  // and kExitUsage if the error is about an option.
+  int Fail(const Error& error, int code = kExitFailed) const;
+  void Complain(std::string_view message) const;
+
+  // Prints what a verb has to say: `json` with --json, `text` otherwise.
+  int Print(const Json& json_form, const std::string& text) const;
+};
+
+// Makes `verb` of `parent` do `action`. Every verb gets a footer with an example.
+CLI::App* AddVerb(CLI::App& parent, Context& context, const std::string& name,
+                  const std::string& description, const std::string& example,
+                  std::function<int()> action);
+void AddJsonFlag(CLI::App* verb, Context& context);
+
+void AddVmCommands(CLI::App& app, Context& context);
+void AddRunCommand(CLI::App& app, Context& context);
+void AddTemplateCommands(CLI::App& app, Context& context);
+void AddFactoryCommands(CLI::App& app, Context& context);
+void AddPoolCommands(CLI::App& app, Context& context);
+void AddDoctorCommand(CLI::App& app, Context& context);
+
+}  // namespace hatchery::cli

@@ -1,0 +1,88 @@
+// Calls to the daemon: where it is, how long a call may take, and errors that say what to do.
+#pragma once
+
+#include <grpcpp/grpcpp.h>
+#include <hatchery/v1/cache.grpc.pb.h>
+#include <hatchery/v1/factory.grpc.pb.h>
+
+#include <chrono>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "base/status.h"
+#include "cmd/hatchery/interrupt.h"
+
+namespace hatchery::cli {
+
+inline constexpr std::string_view kDefaultEndpoint = "unix:///var/lib/hatchery/hatchery.sock";
+// For calls that read what is there. Calls that do work have no limit but the user's.
+inline constexpr std::chrono::seconds kQueryTimeout{30};
+
+// The socket's absolute path, from "unix:///PATH", "unix:PATH" or a bare path. kInvalidArgument for
+// anything else, and for a path longer than a unix socket's 107 bytes.
+Result<std::filesystem::path> ParseEndpoint(std::string_view text);
+
+// The error of a call that ended with `status`, made for people. `limit` is the call's time limit.
+// Looks at the socket if the daemon could not be reached, to say why.
+Error ToError(const grpc::Status& status, const std::filesystem::path& socket,
+              std::optional<std::chrono::nanoseconds> limit);
+
+struct CallOptions {
+  std::optional<std::chrono::nanoseconds> timeout = {};  // none: as long as it takes
+  bool interruptible = true;                             // cancelled by an interrupt
+};
+
+// One connection. Calls block; one thread.
+class Client {
+ public:
+  // `timeout` is the user's, and wins over that of CallOptions.
+  Client(std::filesystem::path socket, std::optional<std::chrono::nanoseconds> timeout,
+         Interrupt& interrupt);
+
+  v1::Cache::Stub& cache() { return *cache_; }
+  v1::Factory::Stub& factory() { return *factory_; }
+
+  // A unary call: client.Call(client.cache(), &v1::Cache::Stub::ListVms, request).
+  template <class Stub, class Request, class Response>
+  Result<Response> Call(Stub& stub,
+                        grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&,
+                                                     Response*),
+                        const Request& request, const CallOptions& options = {}) {
+    Response response;
+    RETURN_IF_ERROR(Run(options, [&](grpc::ClientContext& context) {
+      return (stub.*method)(&context, request, &response);
+    }));
+    return response;
+  }
+
+  // A call that streams its progress and ends with its result; `each` sees every message.
+  template <class Stub, class Request, class Response>
+  Result<void> Stream(Stub& stub,
+                      std::unique_ptr<grpc::ClientReader<Response>> (Stub::*method)(
+                          grpc::ClientContext*, const Request&),
+                      const Request& request,
+                      const std::function<void(const std::type_identity_t<Response>&)>& each,
+                      const CallOptions& options = {}) {
+    return Run(options, [&](grpc::ClientContext& context) {
+      const auto reader = (stub.*method)(&context, request);
+      for (Response response; reader->Read(&response);) each(response);
+      return reader->Finish();
+    });
+  }
+
+ private:
+  Result<void> Run(const CallOptions& options,
+                   const std::function<grpc::Status(grpc::ClientContext&)>& call);
+
+  const std::filesystem::path socket_;
+  const std::optional<std::chrono::nanoseconds> timeout_;
+  Interrupt& interrupt_;
+  std::unique_ptr<v1::Cache::Stub> cache_;
+  std::unique_ptr<v1::Factory::Stub> factory_;
+};
+
+}  // namespace hatchery::cli

@@ -1,0 +1,168 @@
+#include "cmd/hatchery/json_output.h"
+
+#include <google/protobuf/util/time_util.h>
+
+#include <algorithm>
+#include <cctype>
+
+namespace hatchery::cli {
+
+namespace {
+
+using google::protobuf::util::TimeUtil;
+
+Json Time(bool present, const google::protobuf::Timestamp& time) {
+  if (!present) return nullptr;
+  return TimeUtil::ToString(time);
+}
+
+std::int64_t Microseconds(const google::protobuf::Duration& duration) {
+  return TimeUtil::DurationToMicroseconds(duration);
+}
+
+std::string Lower(std::string text) {
+  std::ranges::transform(text, text.begin(), [](unsigned char c) { return std::tolower(c); });
+  return text;
+}
+
+template <class Map>
+Json SortedMap(const Map& map) {
+  const std::map<std::string, std::string> sorted(map.begin(), map.end());
+  Json json = Json::object();
+  for (const auto& [key, value] : sorted) json[key] = value;
+  return json;
+}
+
+constexpr std::string_view kStatePrefix = "VM_STATE_";
+
+}  // namespace
+
+std::string Name(v1::VmState state) {
+  std::string name = v1::VmState_Name(state);
+  if (!name.starts_with(kStatePrefix)) return "unspecified";
+  return Lower(name.substr(kStatePrefix.size()));
+}
+
+Result<v1::VmState> ParseVmState(std::string_view text) {
+  std::string known;
+  for (int value = v1::VmState_MIN; value <= v1::VmState_MAX; ++value) {
+    if (value == v1::VM_STATE_UNSPECIFIED || !v1::VmState_IsValid(value)) continue;
+    const auto state = static_cast<v1::VmState>(value);
+    if (Name(state) == text) return state;
+    known += (known.empty() ? "" : ", ") + Name(state);
+  }
+  return InvalidArgument("--state", "'" + std::string(text) + "' is none of " + known);
+}
+
+std::string Name(v1::AcquireResponse::Source source) {
+  const std::string name = v1::AcquireResponse::Source_Name(source);
+  return name.empty() || source == v1::AcquireResponse::SOURCE_UNSPECIFIED ? "unspecified"
+                                                                           : Lower(name);
+}
+
+Json ToJson(const v1::Vm& vm) {
+  return Json{{"vm_id", vm.vm_id()},
+              {"state", Name(vm.state())},
+              {"template_name", vm.template_name()},
+              {"template_digest", vm.template_digest()},
+              {"vcpus", vm.vcpus()},
+              {"memory_bytes", vm.memory_bytes()},
+              {"pid", vm.pid()},
+              {"agent_endpoint", vm.agent_endpoint()},
+              {"control_socket", vm.control_socket()},
+              {"console_log", vm.console_log()},
+              {"created", Time(vm.has_created(), vm.created())},
+              {"lease_id", vm.lease_id()},
+              {"sandbox_id", vm.sandbox_id()},
+              {"request_id", vm.request_id()},
+              {"acquired", Time(vm.has_acquired(), vm.acquired())},
+              {"hostname", vm.hostname()},
+              {"machine_id", vm.machine_id()},
+              {"boot_id", vm.boot_id()}};
+}
+
+Json ToJson(const v1::VmStats& stats) {
+  return Json{{"assigned_bytes", stats.assigned_bytes()},
+              {"resident_bytes", stats.resident_bytes()},
+              {"private_bytes", stats.private_bytes()},
+              {"proportional_bytes", stats.proportional_bytes()},
+              {"cpu_time_us", Microseconds(stats.cpu_time())}};
+}
+
+Json ToJson(const v1::Template& tmpl) {
+  return Json{{"name", tmpl.name()},
+              {"digest", tmpl.digest()},
+              {"created", Time(tmpl.has_created(), tmpl.created())},
+              {"vcpus", tmpl.vcpus()},
+              {"max_vcpus", tmpl.max_vcpus()},
+              {"memory_bytes", tmpl.memory_bytes()},
+              {"max_memory_bytes", tmpl.max_memory_bytes()},
+              {"accelerator", tmpl.accelerator()},
+              {"inputs", SortedMap(tmpl.inputs())},
+              {"fingerprint", SortedMap(tmpl.fingerprint())},
+              {"disk_bytes", tmpl.disk_bytes()},
+              {"clones", tmpl.clones()},
+              {"agent_version", tmpl.agent_version()},
+              {"problem", tmpl.problem()}};
+}
+
+Json ToJson(const v1::Pool& pool) {
+  return Json{{"template_name", pool.template_name()},
+              {"vcpus", pool.vcpus()},
+              {"memory_bytes", pool.memory_bytes()},
+              {"target", pool.target()},
+              {"warm", pool.warm()},
+              {"filling", pool.filling()},
+              {"leased", pool.leased()},
+              {"hits", pool.hits()},
+              {"misses", pool.misses()},
+              {"last_error", pool.last_error()}};
+}
+
+Json ToJson(const v1::AcquireResponse& response) {
+  Json json = ToJson(response.vm());
+  json["source"] = Name(response.source());
+  json["total_us"] = Microseconds(response.total());
+  json["resize_us"] = Microseconds(response.resize());
+  json["personalize_us"] = Microseconds(response.personalize());
+  return json;
+}
+
+Json ToJson(const v1::GetVmResponse& response) {
+  Json json = ToJson(response.vm());
+  json["stats"] = ToJson(response.stats());
+  json["console_tail"] = response.console_tail();
+  return json;
+}
+
+Json ToJson(const v1::StatusResponse& response) {
+  Json json{{"version", response.version()},
+            {"state_dir", response.state_dir()},
+            {"driver", response.driver()},
+            {"pid", response.pid()},
+            {"vms", response.vms()},
+            {"leased", response.leased()},
+            {"uptime_us", Microseconds(response.uptime())}};
+  json.update(ToJsonList("templates", response.templates()));
+  json.update(ToJsonList("pools", response.pools()));
+  return json;
+}
+
+Json ToJson(const v1::InitResult& result) {
+  return Json{{"template", ToJson(result.template_info())},
+              {"pool", ToJson(result.pool())},
+              {"template_reused", result.template_reused()},
+              {"boot_time_us", Microseconds(result.boot_time())},
+              {"save_time_us", Microseconds(result.save_time())},
+              {"fill_time_us", Microseconds(result.fill_time())}};
+}
+
+Json ToJson(const v1::CreateTemplateResult& result) {
+  Json json = ToJson(result.template_info());
+  json["reused"] = result.reused();
+  json["boot_time_us"] = Microseconds(result.boot_time());
+  json["save_time_us"] = Microseconds(result.save_time());
+  return json;
+}
+
+}  // namespace hatchery::cli

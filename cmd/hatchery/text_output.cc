@@ -1,0 +1,229 @@
+#include "cmd/hatchery/text_output.h"
+
+#include <google/protobuf/util/time_util.h>
+
+#include <algorithm>
+#include <chrono>
+#include <map>
+
+#include "base/bytes.h"
+#include "cmd/duration.h"
+#include "cmd/hatchery/json_output.h"
+#include "cmd/hatchery/table.h"
+
+namespace hatchery::cli {
+
+namespace {
+
+using google::protobuf::util::TimeUtil;
+using std::chrono::nanoseconds;
+using Fields = std::vector<std::pair<std::string, std::string>>;
+
+std::string Size(std::uint64_t bytes) { return ToString(Bytes(bytes)); }
+
+std::string Human(const google::protobuf::Duration& duration) {
+  return ToHuman(nanoseconds(TimeUtil::DurationToNanoseconds(duration)));
+}
+
+std::string Age(bool present, const google::protobuf::Timestamp& since, WallTime now) {
+  if (!present) return "";
+  const nanoseconds age =
+      now.time_since_epoch() - nanoseconds(TimeUtil::TimestampToNanoseconds(since));
+  // Clocks may disagree by a little; whole seconds are all a listing needs.
+  const auto seconds =
+      std::max(std::chrono::seconds(0), std::chrono::duration_cast<std::chrono::seconds>(age));
+  return seconds < std::chrono::minutes(1) ? std::to_string(seconds.count()) + "s"
+                                           : ToHuman(seconds);
+}
+
+std::string ShortDigest(const std::string& digest) { return digest.substr(0, 12); }
+
+template <class T>
+std::string Range(const T& from, const T& to) {
+  return from == to ? from : from + " - " + to;
+}
+
+void Append(Fields& fields, const v1::Vm& vm, WallTime now) {
+  const Fields own = {
+      {"vm", vm.vm_id()},
+      {"state", Name(vm.state())},
+      {"template",
+       vm.template_name() +
+           (vm.template_digest().empty() ? "" : " (" + ShortDigest(vm.template_digest()) + ")")},
+      {"vcpus", std::to_string(vm.vcpus())},
+      {"memory", Size(vm.memory_bytes())},
+      {"pid", vm.pid() > 0 ? std::to_string(vm.pid()) : ""},
+      {"agent", vm.agent_endpoint()},
+      {"control", vm.control_socket()},
+      {"console", vm.console_log()},
+      {"age", Age(vm.has_created(), vm.created(), now)},
+      {"lease", vm.lease_id()},
+      {"sandbox", vm.sandbox_id()},
+      {"request", vm.request_id()},
+      {"leased for", Age(vm.has_acquired(), vm.acquired(), now)},
+      {"hostname", vm.hostname()},
+      {"machine id", vm.machine_id()},
+      {"boot id", vm.boot_id()}};
+  fields.insert(fields.end(), own.begin(), own.end());
+}
+
+template <class Map>
+void AppendMap(Fields& fields, const std::string& prefix, const Map& map) {
+  const std::map<std::string, std::string> sorted(map.begin(), map.end());
+  for (const auto& [key, value] : sorted) fields.emplace_back(prefix + key, value);
+}
+
+}  // namespace
+
+std::string VmTable(const v1::ListVmsResponse& response, WallTime now) {
+  Table table({{"VM"},
+               {"STATE"},
+               {"TEMPLATE"},
+               {"VCPUS", Align::kRight},
+               {"MEMORY", Align::kRight},
+               {"PID", Align::kRight},
+               {"AGE", Align::kRight},
+               {"SANDBOX"}});
+  for (const v1::Vm& vm : response.vms()) {
+    table.Add({vm.vm_id(), Name(vm.state()), vm.template_name(), std::to_string(vm.vcpus()),
+               Size(vm.memory_bytes()), vm.pid() > 0 ? std::to_string(vm.pid()) : "",
+               Age(vm.has_created(), vm.created(), now), vm.sandbox_id()});
+  }
+  return table.Render();
+}
+
+std::string TemplateTable(const google::protobuf::RepeatedPtrField<v1::Template>& templates,
+                          WallTime now) {
+  Table table({{"NAME"},
+               {"DIGEST"},
+               {"VCPUS", Align::kRight},
+               {"MEMORY", Align::kRight},
+               {"ACCEL"},
+               {"DISK", Align::kRight},
+               {"VMS", Align::kRight},
+               {"AGE", Align::kRight},
+               {"PROBLEM"}});
+  for (const v1::Template& tmpl : templates) {
+    table.Add({tmpl.name().empty() ? "(old version)" : tmpl.name(), ShortDigest(tmpl.digest()),
+               Range(std::to_string(tmpl.vcpus()), std::to_string(tmpl.max_vcpus())),
+               Range(Size(tmpl.memory_bytes()), Size(tmpl.max_memory_bytes())), tmpl.accelerator(),
+               Size(tmpl.disk_bytes()), std::to_string(tmpl.clones()),
+               Age(tmpl.has_created(), tmpl.created(), now), tmpl.problem()});
+  }
+  return table.Render();
+}
+
+std::string PoolTable(const google::protobuf::RepeatedPtrField<v1::Pool>& pools) {
+  Table table({{"TEMPLATE"},
+               {"VCPUS", Align::kRight},
+               {"MEMORY", Align::kRight},
+               {"TARGET", Align::kRight},
+               {"WARM", Align::kRight},
+               {"FILLING", Align::kRight},
+               {"LEASED", Align::kRight},
+               {"HITS", Align::kRight},
+               {"MISSES", Align::kRight},
+               {"LAST ERROR"}});
+  for (const v1::Pool& pool : pools) {
+    table.Add({pool.template_name(), std::to_string(pool.vcpus()), Size(pool.memory_bytes()),
+               std::to_string(pool.target()), std::to_string(pool.warm()),
+               std::to_string(pool.filling()), std::to_string(pool.leased()),
+               std::to_string(pool.hits()), std::to_string(pool.misses()), pool.last_error()});
+  }
+  return table.Render();
+}
+
+std::string ToText(const v1::AcquireResponse& response, WallTime now) {
+  Fields fields;
+  Append(fields, response.vm(), now);
+  fields.emplace_back("source", Name(response.source()));
+  fields.emplace_back("took", Human(response.total()) + " (resize " + Human(response.resize()) +
+                                  ", personalize " + Human(response.personalize()) + ")");
+  return RenderFields(fields);
+}
+
+std::string ToText(const v1::GetVmResponse& response, WallTime now) {
+  Fields fields;
+  Append(fields, response.vm(), now);
+  if (response.has_stats()) {
+    const v1::VmStats& stats = response.stats();
+    fields.emplace_back("private memory", Size(stats.private_bytes()));
+    fields.emplace_back("proportional memory", Size(stats.proportional_bytes()));
+    fields.emplace_back("resident memory", Size(stats.resident_bytes()));
+    fields.emplace_back("cpu time", Human(stats.cpu_time()));
+  }
+  std::string text = RenderFields(fields);
+  if (!response.console_tail().empty()) {
+    // The guest's line ends are CR LF.
+    std::string console = response.console_tail();
+    std::erase(console, '\r');
+    text += "\nend of its console:\n" + Printable(console);
+    if (!text.ends_with('\n')) text += '\n';
+  }
+  return text;
+}
+
+std::string ToText(const v1::Template& tmpl, WallTime now) {
+  Fields fields = {{"name", tmpl.name().empty() ? "(old version)" : tmpl.name()},
+                   {"digest", tmpl.digest()},
+                   {"problem", tmpl.problem()},
+                   {"age", Age(tmpl.has_created(), tmpl.created(), now)},
+                   {"vcpus", Range(std::to_string(tmpl.vcpus()), std::to_string(tmpl.max_vcpus()))},
+                   {"memory", Range(Size(tmpl.memory_bytes()), Size(tmpl.max_memory_bytes()))},
+                   {"accelerator", tmpl.accelerator()},
+                   {"agent", tmpl.agent_version()},
+                   {"disk", Size(tmpl.disk_bytes())},
+                   {"vms", std::to_string(tmpl.clones())}};
+  AppendMap(fields, "input ", tmpl.inputs());
+  AppendMap(fields, "", tmpl.fingerprint());
+  return RenderFields(fields);
+}
+
+std::string ToText(const v1::StatusResponse& response, WallTime now) {
+  std::string text = RenderFields(
+      {{"daemon", "hatcheryd " + response.version() + ", pid " + std::to_string(response.pid()) +
+                      ", up " + Human(response.uptime())},
+       {"state", response.state_dir()},
+       {"driver", response.driver()},
+       {"vms",
+        std::to_string(response.vms()) + ", " + std::to_string(response.leased()) + " leased"}});
+  if (response.templates().empty()) {
+    return text + "\nno templates; make one and fill its pool with `hatchery factory init`\n";
+  }
+  text += "\n" + TemplateTable(response.templates(), now);
+  if (!response.pools().empty()) text += "\n" + PoolTable(response.pools());
+  return text;
+}
+
+std::string ToText(const v1::InitResult& result) {
+  const v1::Template& tmpl = result.template_info();
+  std::string text = "template " + tmpl.name() + " (" + ShortDigest(tmpl.digest()) + ") ";
+  text += result.template_reused() ? "is there already"
+                                   : "made: booted in " + Human(result.boot_time()) +
+                                         ", saved in " + Human(result.save_time());
+  text += "\npool of " + std::to_string(result.pool().target()) + ": " +
+          std::to_string(result.pool().warm()) + " warm";
+  if (result.has_fill_time()) text += ", filled in " + Human(result.fill_time());
+  return Printable(text) + "\n";
+}
+
+std::string ToText(const v1::CreateTemplateResult& result) {
+  const v1::Template& tmpl = result.template_info();
+  const std::string what = "template " + tmpl.name() + " (" + ShortDigest(tmpl.digest()) + ") ";
+  return Printable(what + (result.reused()
+                               ? "is there already and nothing it is made from has changed"
+                               : "made: booted in " + Human(result.boot_time()) + ", saved in " +
+                                     Human(result.save_time()))) +
+         "\n";
+}
+
+std::string ToText(const v1::Pool& pool) {
+  std::string text = "pool of " + pool.template_name() + " (" + std::to_string(pool.vcpus()) +
+                     " vcpus, " + Size(pool.memory_bytes()) + "): target " +
+                     std::to_string(pool.target()) + ", " + std::to_string(pool.warm()) + " warm";
+  if (pool.filling() > 0) text += ", " + std::to_string(pool.filling()) + " filling";
+  if (!pool.last_error().empty()) text += "; last error: " + pool.last_error();
+  return Printable(text) + "\n";
+}
+
+}  // namespace hatchery::cli
