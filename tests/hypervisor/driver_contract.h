@@ -46,7 +46,7 @@ class DriverContract : public testing::TestWithParam<MakeWorld> {
   void SetUp() override {
     folder_ = std::make_unique<TempDir>(TempDir::Create("/tmp", "hatchery-contract-").value());
     world_ = GetParam()(io_);
-    if (!HasFailure()) ASSERT_NE(world_, nullptr);
+    ASSERT_NE(world_, nullptr);
   }
   void TearDown() override {
     if (!world_) return;

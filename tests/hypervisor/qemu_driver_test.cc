@@ -153,6 +153,20 @@ TEST_P(QemuDriverTest, RunsInFoldersWithCommasInTheirNames) {
   Stop(*vm);
 }
 
+TEST_P(QemuDriverTest, SeveralVmsShareADisk) {
+  const fs::path disk = folder_->path() / "root,1.img";
+  std::ofstream(disk) << std::string(1 << 20, 'x');
+  // Were it writable, QEMU's lock would refuse the second one.
+  std::vector<std::unique_ptr<Vm>> vms;
+  for (int i = 0; i < 2; ++i) {
+    VmConfig config = Cold();
+    config.initrd.clear();
+    config.image = disk;
+    vms.push_back(Started(config));
+  }
+  for (auto& vm : vms) Stop(*vm);
+}
+
 TEST_P(QemuDriverTest, ACloneCannotWriteItsTemplate) {
   const Saved saved = SaveTemplate();
   const auto memory = [&] { return ReadFile(ProcPath(saved.memory.get()), kSize).value(); };
