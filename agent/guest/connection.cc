@@ -59,21 +59,16 @@ void Connection::OnEvents(std::uint32_t events) {
 
 bool Connection::ReadAll() {
   std::array<char, kReadBytes> buffer;
-  bool got_data = false;
   while (!IsCongested()) {
     const ssize_t size = ::read(fd_.get(), buffer.data(), buffer.size());
     if (size < 0 && errno == EINTR) continue;
-    if (size < 0 && errno == EAGAIN) {
-      if (!got_data) deaf_ = false;
-      return true;
-    }
+    if (size < 0 && errno == EAGAIN) return true;
     // A terminal, which stands in for the port in tests, says EIO where the port says 0.
     if (kind_ == Kind::kPort && (size == 0 || (size < 0 && errno == EIO))) {
       Forget();
       return true;
     }
     if (size <= 0) return false;
-    got_data = true;
     if (deaf_) continue;
     decoder_.Append({buffer.data(), static_cast<std::size_t>(size)});
     if (Decode()) continue;
@@ -112,9 +107,8 @@ void Connection::OnFrame(ttrpc::Frame frame) {
   if (calls_.size() >= kMaxCallsInFlight) {
     return Send(ttrpc::EncodeError(id, Code::kResourceExhausted, "too many calls in flight"), {});
   }
-  auto answer = [this, id, generation = generation_, current = *generation_](
-                    Result<std::string> payload, Call::Flushed flushed) {
-    if (*generation != current) return;
+  // Not called any more once the call was cancelled, as Forget() and the destructor do.
+  auto answer = [this, id](Result<std::string> payload, Call::Flushed flushed) {
     calls_.erase(id);
     if (payload) {
       auto bytes = ttrpc::EncodeResponse(id, *payload);
@@ -164,7 +158,6 @@ bool Connection::WriteAll() {
 }
 
 void Connection::Forget() {
-  ++*generation_;
   decoder_.Reset();
   outgoing_.clear();
   outgoing_bytes_ = 0;

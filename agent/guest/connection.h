@@ -12,8 +12,7 @@
 //   serving   | host gone (HUP, read 0)  | calls cancelled, answers and half frames dropped
 //   serving   | garbage                  | as above, -> deaf
 //   deaf      | data                     | discarded
-//   deaf      | host gone, or wake-up    | -> serving: one of them means that the host
-//             | without data             |    reconnected
+//   deaf      | host gone                | -> serving
 //   any       | device or peer gone      | -> ended: `on_end`
 //
 // Loop thread only.
@@ -77,8 +76,6 @@ class Connection {
   std::deque<Outgoing> outgoing_;
   std::size_t outgoing_bytes_ = 0;
   bool deaf_ = false;
-  // Calls outlive a connection's peer, and may outlive the connection: an answer finds out by this.
-  std::shared_ptr<std::uint64_t> generation_ = std::make_shared<std::uint64_t>(0);
 };
 
 }  // namespace hatchery::agent::guest

@@ -145,16 +145,18 @@ TEST_F(ExecTest, AFloodIsDiscardedWhileTheCommandRunsOn) {
 }
 
 TEST_F(ExecTest, KillsTheWholeGroupAtTheTimeout) {
-  const std::string fifo = Fifo("held");
-  // The grandchild holds the FIFO's reading end; when all are dead, opening it to write fails.
-  v1::ExecRequest request = Shell("sleep 1000 < " + fifo + " & echo started; wait");
-  UniqueFd keep(::open(fifo.c_str(), O_RDWR | O_CLOEXEC));
+  const std::string fifo = Fifo("life");
+  UniqueFd life(::open(fifo.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
+  v1::ExecRequest request = Shell("echo started; exec > " + fifo + "; sleep 1000 & wait");
   request.set_timeout_ms(200);
   const auto response = Exec(request);
   ASSERT_TRUE(response.has_value()) << ToString(response.error());
   EXPECT_TRUE(response->timed_out());
   EXPECT_EQ(response->signal(), SIGKILL);
   EXPECT_EQ(response->out(), "started\n");
+  // End of file: nobody in the group holds the writing end any more.
+  pollfd poll{.fd = life.get(), .events = POLLIN};
+  EXPECT_EQ(::poll(&poll, 1, 20'000), 1);
 }
 
 TEST_F(ExecTest, TheEnvelopesTimeoutBoundsItToo) {

@@ -12,6 +12,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdlib>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -66,7 +67,11 @@ class FakeGuest : public GuestSystem {
     return effects_;
   }
 
+  // Runs in the thread that is about to write a kernel file.
+  std::function<void(std::string_view path)> before_write;
+
   Result<void> WriteKernelFile(std::string_view path, std::string_view text) override {
+    if (before_write) before_write(path);
     RETURN_IF_ERROR(Do(std::string(path), std::string(path) + "=" + std::string(text)));
     std::string stored(text);
     if (stored == "online_movable") stored = "online";

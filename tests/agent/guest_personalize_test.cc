@@ -116,6 +116,31 @@ TEST_F(PersonalizeTest, WaitsForACpuThatAppearsLater) {
   EXPECT_EQ(guest_.Read("/sys/devices/system/cpu/cpu1/online"), "1");
 }
 
+TEST_F(PersonalizeTest, DoesNotMissWhatAppearsWhileItIsBusy) {
+  // The worker stands in the write that onlines cpu1 until cpu2 was added and announced.
+  std::atomic<bool> writing = false, go_on = false;
+  guest_.before_write = [&](std::string_view path) {
+    if (!path.ends_with("cpu1/online")) return;
+    writing = true;
+    writing.notify_all();
+    go_on.wait(false);
+  };
+  TestClient client = Connect();
+  v1::PersonalizeRequest request = Full();
+  request.set_vcpus(3);
+  const std::uint32_t id = client.Send(kGuest, "Personalize", request.SerializeAsString());
+  ASSERT_TRUE(client.Check().has_value());
+  guest_.AddCpu(1, "0");
+  Announce("cpu");
+  writing.wait(false);
+  guest_.AddCpu(2, "0");
+  Announce("cpu");
+  ASSERT_TRUE(client.Check().has_value()) << "so that the event has been handled";
+  go_on = true;
+  go_on.notify_all();
+  EXPECT_TRUE(client.AnswerTo(id).has_value());
+}
+
 TEST_F(PersonalizeTest, OnlinesMemoryAsMovable) {
   TestClient client = Connect();
   v1::PersonalizeRequest request = Full();
