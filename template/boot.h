@@ -34,7 +34,8 @@ class Booter {
   // With kAuto: kTcg where the host cannot have KVM; else the remembered verdict; and where there
   // is none, boots one VM under each and keeps the one whose agent answers first, ending the other,
   // and remembers which it was. The second one's id and folder end in "-kvm": look at the id of the
-  // VM that comes back.
+  // VM that comes back. Where the guest ends under TCG, KVM gets as long again, not until the
+  // deadline.
   //
   // With boot_to_be_template, `config.template_memory_fd` must be -1: each VM that is started gets
   // a memfd of its own, since two cannot share one, and the survivor's is in BootedVm::memory.

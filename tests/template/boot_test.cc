@@ -132,6 +132,16 @@ TEST_F(BootTest, DestroyTriesAgainAndKeepsTheFolderOfAVmThatWillNotGo) {
   EXPECT_TRUE(fs::exists(run_root_ / "vm-1"));
 }
 
+TEST_F(BootTest, DestroyIsNotDisturbedByACancellation) {
+  auto booted = Boot(Config(Accelerator::kTcg));
+  host_.SetDelay(Verb::kStop, milliseconds(2));
+  auto destroyed = CancelWhen(booter_.Destroy(std::move(booted->vm)),
+                              [&] { return host_.calls(Verb::kStop) > 0; });
+  EXPECT_TRUE(destroyed.has_value());
+  EXPECT_EQ(host_.calls(Verb::kStop), 1u);
+  ExpectNothingLeft();
+}
+
 TEST_F(BootTest, DestroyLeavesFoldersElsewhereAlone) {
   fs::create_directory(dir_.path() / "elsewhere");
   auto config = Config(Accelerator::kTcg);
@@ -236,6 +246,27 @@ TEST_P(RaceTest, WhenBothFailTheErrorTellsOfBoth) {
   ASSERT_FALSE(booted.has_value());
   EXPECT_EQ(booted.error().message, "under tcg: first; under kvm: second");
   EXPECT_FALSE(fs::exists(dir_.path() / "accelerators.json"));
+  ExpectNothingLeft();
+}
+
+// Seen with a broken initrd: the guest panicked under TCG after 2 s, and the one under KVM, which
+// did not work on that host, was waited for until the deadline.
+TEST_P(RaceTest, ASilentKvmIsNotWaitedForWhenTheGuestHasEndedUnderTcg) {
+  agents_.HangNext(Method::kCheck, 1000);
+  std::optional<Result<BootedVm>> result;
+  TaskScope scope(io_.get_executor());
+  scope.Spawn(
+      "boot",
+      [](Booter& b, hypervisor::VmConfig config, decltype(result)& out) -> asio::awaitable<void> {
+        out = co_await b.Boot(std::move(config), After(kLong));
+      }(booter_, Config(Accelerator::kAuto), result));
+  RunUntil([&] { return agents_.CountCalls(Method::kCheck) == 2; });
+  ASSERT_TRUE(
+      host_.Kill(VmId("vm-1"), {ExitReason::Kind::kGuestPanic, "no init found"}).has_value());
+  RunUntil([&] { return scope.size() == 0; });
+  EXPECT_EQ(result->error().code, Code::kFailedPrecondition);
+  EXPECT_NE(result->error().message.find("no init found"), std::string::npos);
+  EXPECT_NE(result->error().message.find("under kvm: no answer"), std::string::npos);
   ExpectNothingLeft();
 }
 
