@@ -68,7 +68,7 @@ bool Connection::ReadAll() {
       return true;
     }
     // A terminal, which stands in for the port in tests, says EIO where the port says 0.
-    if (kind_ == Kind::kPort && (size == 0 || errno == EIO)) {
+    if (kind_ == Kind::kPort && (size == 0 || (size < 0 && errno == EIO))) {
       Forget();
       return true;
     }

@@ -108,7 +108,8 @@ void EventLoop::Run() {
   while (!stopped_) {
     const int count = ::epoll_wait(epoll_.get(), events.data(), kEventsPerTurn, TimeoutMs());
     for (int i = 0; i < count; ++i) {
-      const auto it = watched_.find(events[i].data.u64);
+      const WatchId id = events[i].data.u64;  // copied: epoll_event is packed
+      const auto it = watched_.find(id);
       if (it == watched_.end()) continue;
       // Kept alive: a handler may unwatch itself.
       const std::shared_ptr<Handler> handler = it->second.handler;

@@ -2,6 +2,7 @@
 // one thread; Run() may be another's.
 #pragma once
 
+#include <functional>
 #include <list>
 #include <memory>
 #include <string>
@@ -42,6 +43,8 @@ class Server {
 
   void Run() { loop_->Run(); }
   void Stop() { loop_->Stop(); }
+  // From any thread.
+  void Post(std::function<void()> action) { loop_->Post(std::move(action)); }
   // For tests: what a uevent would cause. From any thread.
   void InjectUevent(Uevent event);
 

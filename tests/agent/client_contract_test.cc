@@ -1,0 +1,192 @@
+// What every Client promises, asked of the fake and of the real client with the real agent behind
+// a socket pair.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <thread>
+
+#include "agent/client/ttrpc_client.h"
+#include "agent/fake/fake_agent.h"
+#include "agent/guest/server.h"
+#include "base/files.h"
+#include "base/run.h"
+#include "tests/agent/scripted_server.h"
+
+namespace hatchery::agent {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+using testing::HasSubstr;
+
+class Setup {
+ public:
+  virtual ~Setup() = default;
+  virtual std::unique_ptr<Client> Connect(asio::io_context& io) = 0;
+};
+
+class FakeSetup final : public Setup {
+ public:
+  std::unique_ptr<Client> Connect(asio::io_context& io) override {
+    FakeAgents agents(io.get_executor());
+    return RunUntilDone(io, agents.Connect(UnixEndpoint{"/guest"}, After(seconds(5)))).value();
+  }
+};
+
+// A machine in a folder: what would change this one is left out.
+class FolderSystem final : public guest::GuestSystem {
+ public:
+  using GuestSystem::GuestSystem;
+  Result<void> Reseed(std::string_view) override { return {}; }
+  Result<void> SetClock(std::int64_t) override { return {}; }
+  Result<void> SetHostname(const std::string& name) override {
+    hostname_ = name;
+    return {};
+  }
+  std::string Hostname() const override { return hostname_; }
+  Result<void> BindOver(std::string_view source, std::string_view target) override {
+    RETURN_IF_ERROR(MakeDirectories(Path(target).parent_path()));
+    return WriteFile(target, *Read(source));
+  }
+  void Sync() override {}
+  Result<void> PowerOff() override { return {}; }
+
+ private:
+  std::string hostname_ = "template";
+};
+
+class GuestSetup final : public Setup {
+ public:
+  ~GuestSetup() override {
+    if (server_) server_->Stop();
+    if (thread_.joinable()) thread_.join();
+  }
+  std::unique_ptr<Client> Connect(asio::io_context& io) override {
+    server_ = guest::Server::Create(system_, false).value();
+    auto [ours, theirs] = SocketPair();
+    server_->Serve(std::move(theirs), guest::Connection::Kind::kSocket).value();
+    thread_ = std::thread([this] { server_->Run(); });
+    return MakeTtrpcClient(io.get_executor(), std::move(ours), "socketpair");
+  }
+
+ private:
+  TempDir root_ = TempDir::Create("/tmp", "guest-").value();
+  FolderSystem system_{root_.path()};
+  std::unique_ptr<guest::Server> server_;
+  std::thread thread_;
+};
+
+template <class T>
+class ClientContract : public testing::Test {
+ protected:
+  template <class Value>
+  Result<Value> Run(Task<Value> call) {
+    return RunUntilDone(io_, std::move(call));
+  }
+  Result<ExecResult> Exec(ExecRequest request) {
+    return Run(client_->Exec(request, After(seconds(20))));
+  }
+
+  asio::io_context io_;
+  T setup_;
+  std::unique_ptr<Client> client_ = setup_.Connect(io_);
+};
+
+struct SetupNames {
+  template <class T>
+  static std::string GetName(int) {
+    return std::is_same_v<T, FakeSetup> ? "Fake" : "Guest";
+  }
+};
+using Setups = testing::Types<FakeSetup, GuestSetup>;
+TYPED_TEST_SUITE(ClientContract, Setups, SetupNames);
+
+TYPED_TEST(ClientContract, ServesAndSaysItsVersion) {
+  EXPECT_TRUE(this->Run(this->client_->Check(After(seconds(20)))).has_value());
+  auto versions = this->Run(this->client_->Version(After(seconds(20))));
+  ASSERT_TRUE(versions.has_value()) << ToString(versions.error());
+  EXPECT_FALSE(versions->agent.empty());
+}
+
+TYPED_TEST(ClientContract, PersonalizesAndDetailsShowIt) {
+  const Identity identity{.seed = std::string(32, 's'),
+                          .time = SystemClock().Now(),
+                          .hostname = "sandbox-1",
+                          .machine_id = "0123456789abcdef0123456789abcdef"};
+  auto report = this->Run(this->client_->Personalize(identity, After(seconds(20))));
+  ASSERT_TRUE(report.has_value()) << ToString(report.error());
+  EXPECT_TRUE(report->reseeded && report->clock_set && report->hostname_set &&
+              report->machine_id_set);
+  EXPECT_EQ(report->boot_id.size(), 36u);
+  auto details = this->Run(this->client_->Details(After(seconds(20))));
+  ASSERT_TRUE(details.has_value()) << ToString(details.error());
+  EXPECT_EQ(details->hostname, "sandbox-1");
+  EXPECT_EQ(details->machine_id, "0123456789abcdef0123456789abcdef");
+  EXPECT_EQ(details->boot_id, report->boot_id);
+  auto again = this->Run(this->client_->Personalize(identity, After(seconds(20))));
+  EXPECT_NE(again.value().boot_id, report->boot_id);
+}
+
+TYPED_TEST(ClientContract, RefusesAShortSeed) {
+  auto report = this->Run(this->client_->Personalize({.seed = "short", .time = SystemClock().Now()},
+                                                     After(seconds(20))));
+  EXPECT_EQ(report.error().code, Code::kInvalidArgument);
+  EXPECT_EQ(report.error().field, "seed");
+}
+
+TYPED_TEST(ClientContract, ExecRunsACommandToItsEnd) {
+  auto echo = this->Exec({.argv = {"echo", "a", "b c"}});
+  ASSERT_TRUE(echo.has_value()) << ToString(echo.error());
+  EXPECT_EQ(echo->out, "a b c\n");
+  EXPECT_EQ(echo->exit_code, 0);
+  EXPECT_EQ(echo->signal, std::nullopt);
+  EXPECT_EQ(this->Exec({.argv = {"true"}}).value().exit_code, 0);
+  EXPECT_EQ(this->Exec({.argv = {"false"}}).value().exit_code, 1);
+  EXPECT_EQ(this->Exec({.argv = {"cat"}, .stdin_data = "in"}).value().out, "in");
+}
+
+TYPED_TEST(ClientContract, ExecCutsOutputAtItsLimitAndSaysSo) {
+  auto cut = this->Exec(
+      {.argv = {"cat"}, .stdin_data = std::string(5000, 'x'), .output_limit = Bytes(1000)});
+  ASSERT_TRUE(cut.has_value()) << ToString(cut.error());
+  EXPECT_EQ(cut->out.size(), 1000u);
+  EXPECT_TRUE(cut->out_truncated);
+  EXPECT_FALSE(cut->err_truncated);
+}
+
+TYPED_TEST(ClientContract, ExecRefusesWhatItCannotRun) {
+  EXPECT_EQ(this->Exec({}).error().field, "argv");
+  EXPECT_EQ(this->Exec({.argv = {""}}).error().code, Code::kInvalidArgument);
+  auto large = this->Exec({.argv = {"cat"}, .stdin_data = std::string((3u << 20) + 1, 'x')});
+  EXPECT_EQ(large.error().code, Code::kInvalidArgument);
+  EXPECT_EQ(large.error().field, "stdin_data");
+  auto unknown = this->Exec({.argv = {"no-such-program"}});
+  EXPECT_EQ(unknown.error().code, Code::kNotFound) << ToString(unknown.error());
+  EXPECT_THAT(unknown.error().message, HasSubstr("no-such-program"));
+  EXPECT_TRUE(this->Exec({.argv = {"true"}}).has_value());
+}
+
+TYPED_TEST(ClientContract, AnswersKatasCalls) {
+  auto& client = *this->client_;
+  EXPECT_TRUE(
+      this->Run(client.SetGuestDateTime(SystemClock().Now(), After(seconds(20)))).has_value());
+  EXPECT_TRUE(
+      this->Run(client.ReseedRandomDev(std::string(64, 's'), After(seconds(20)))).has_value());
+  EXPECT_EQ(this->Run(client.ReseedRandomDev("", After(seconds(20)))).error().code,
+            Code::kInvalidArgument);
+}
+
+TYPED_TEST(ClientContract, ACallWithoutTimeFailsAlone) {
+  EXPECT_EQ(this->Run(this->client_->Check(Deadline::min())).error().code, Code::kDeadlineExceeded);
+  EXPECT_TRUE(this->Run(this->client_->Check(After(seconds(20)))).has_value());
+  EXPECT_TRUE(this->client_->usable());
+}
+
+TYPED_TEST(ClientContract, MayBeDestroyedBeforeItsCallRuns) {
+  auto call = this->client_->Check(After(seconds(20)));
+  this->client_.reset();
+  EXPECT_EQ(this->Run(std::move(call)).error().code, Code::kCancelled);
+}
+
+}  // namespace
+}  // namespace hatchery::agent
