@@ -101,6 +101,7 @@ class Vm {
   // boot_to_be_template: the memory is in template_memory_fd already.
   virtual Task<void> Save(int state_fd, Deadline deadline) = 0;
 
+  // Where this is false, the verb answers kUnimplemented: QEMU under TCG cannot remove vCPUs.
   virtual bool Supports(Resource resource, Operation operation) const = 0;
 
   // Adds `count` vCPUs or `size` of memory to a running or paused VM. The guest still has to bring

@@ -28,6 +28,11 @@ std::unexpected<Error> Fail(Machine& machine, Error error) {
   return std::unexpected(std::move(error));
 }
 
+Result<void> RequireSupport(const FakeVm& vm, Resource resource, Operation operation) {
+  if (vm.Supports(resource, operation)) return {};
+  return Unimplemented("the fake VMM was told not to support this");
+}
+
 Bytes HotAdded(const Machine& machine) {
   return std::accumulate(machine.dimms.begin(), machine.dimms.end(), Bytes());
 }
@@ -116,6 +121,7 @@ bool FakeVm::Supports(Resource resource, Operation operation) const {
 Task<void> FakeVm::AddVcpus(std::uint32_t count, Deadline deadline) {
   const auto m = machine_;
   CO_RETURN_IF_ERROR(Require(*m, "get vCPUs", {VmState::kRunning, VmState::kPaused}));
+  CO_RETURN_IF_ERROR(RequireSupport(*this, Resource::kVcpu, Operation::kHotAdd));
   const std::uint32_t now = m->config.vcpus + m->hot_vcpus;
   if (count > m->config.max_vcpus - now) {
     co_return ResourceExhausted(std::to_string(count) + " more vCPUs do not fit");
@@ -130,6 +136,7 @@ Task<void> FakeVm::AddVcpus(std::uint32_t count, Deadline deadline) {
 Task<void> FakeVm::AddMemory(Bytes size, Deadline deadline) {
   const auto m = machine_;
   CO_RETURN_IF_ERROR(Require(*m, "get memory", {VmState::kRunning, VmState::kPaused}));
+  CO_RETURN_IF_ERROR(RequireSupport(*this, Resource::kMemory, Operation::kHotAdd));
   if (size == Bytes() || !size.IsMultipleOf(kMemoryBlock)) {
     co_return InvalidArgument("memory", "is not a multiple of " + ToString(kMemoryBlock));
   }
@@ -147,6 +154,7 @@ Task<void> FakeVm::AddMemory(Bytes size, Deadline deadline) {
 Task<void> FakeVm::RemoveVcpus(std::uint32_t count, Deadline deadline) {
   const auto m = machine_;
   CO_RETURN_IF_ERROR(Require(*m, "give up vCPUs", {VmState::kRunning}));
+  CO_RETURN_IF_ERROR(RequireSupport(*this, Resource::kVcpu, Operation::kHotRemove));
   if (count > m->hot_vcpus) co_return ResourceExhausted("fewer vCPUs were hot-added");
   CO_RETURN_IF_ERROR(co_await host_.Meet(Verb::kRemoveVcpus, m, deadline));
   m->hot_vcpus -= count;
@@ -156,6 +164,7 @@ Task<void> FakeVm::RemoveVcpus(std::uint32_t count, Deadline deadline) {
 Task<void> FakeVm::RemoveMemory(Bytes size, Deadline deadline) {
   const auto m = machine_;
   CO_RETURN_IF_ERROR(Require(*m, "give up memory", {VmState::kRunning}));
+  CO_RETURN_IF_ERROR(RequireSupport(*this, Resource::kMemory, Operation::kHotRemove));
   if (size > HotAdded(*m)) co_return ResourceExhausted("less memory was hot-added");
   std::size_t keep = m->dimms.size();
   Bytes sum;

@@ -50,22 +50,31 @@ bool HasDimm(const Instance& vm, const std::string& id) {
   return std::ranges::find(vm.dimms, id, &Instance::Dimm::id) != vm.dimms.end();
 }
 
+// How long the guest may take before it is asked again: a request that comes while it is taking in
+// another device gets lost (seen with Linux 6.1).
+constexpr auto kAskAgain = std::chrono::milliseconds(500);
+
 // Asks the guest to let go of a device, and waits until `gone()`.
 template <class Gone>
 Task<void> Unplug(std::shared_ptr<Instance> vm, std::string id, Gone gone, Deadline deadline) {
   vm->refused.erase(id);
-  auto asked = co_await vm->Execute("device_del", {{"id", id}}, deadline);
-  // "already in the process of unplug": an earlier call gave up waiting; this one waits on.
-  if (!asked && asked.error().message.find("process of unplug") == std::string::npos && !gone()) {
-    // QEMU asks the guest only if its firmware or kernel has said that it can be asked.
-    if (IsRefusal(asked.error())) co_return FailedPrecondition(asked.error().message);
-    co_return std::unexpected(asked.error());
+  for (;;) {
+    auto asked = co_await vm->Execute("device_del", {{"id", id}}, deadline);
+    // It may have gone since the last time, without our having heard of it yet.
+    if (!asked && asked.error().code != Code::kNotFound) {
+      // QEMU asks the guest only if its firmware or kernel has said that it can be asked.
+      if (IsRefusal(asked.error())) co_return FailedPrecondition(asked.error().message);
+      co_return std::unexpected(asked.error());
+    }
+    const Deadline next = After(kAskAgain);
+    auto waited = co_await vm->WaitUntil([&] { return gone() || vm->refused.contains(id); },
+                                         Sooner(deadline, next));
+    if (gone()) co_return Result<void>();
+    if (waited) co_return FailedPrecondition("the guest did not let go of " + id);
+    if (waited.error().code != Code::kDeadlineExceeded || next >= deadline) {
+      co_return Annotate(waited.error(), "waiting for the guest to let go of " + id);
+    }
   }
-  auto waited =
-      co_await vm->WaitUntil([&] { return gone() || vm->refused.contains(id); }, deadline);
-  if (!waited) co_return Annotate(waited.error(), "waiting for the guest to let go of " + id);
-  if (!gone()) co_return FailedPrecondition("the guest did not let go of " + id);
-  co_return Result<void>();
 }
 
 }  // namespace

@@ -105,11 +105,12 @@ void Instance::OnEvent(const QmpEvent& event) {
 }
 
 void Instance::OnDeviceDeleted(const QmpEvent& event) {
-  // A vCPU's event names it by path only: "/machine/peripheral/cpu-0".
+  // A vCPU's event names its interrupt controller only: path "/machine/peripheral/cpu-0/lapic".
   constexpr std::string_view kPeripheral = "/machine/peripheral/";
   std::string id = Text(event.data, "device");
   if (const std::string path = Text(event.data, "path"); id.empty()) {
     if (path.starts_with(kPeripheral)) id = path.substr(kPeripheral.size());
+    id.resize(std::min(id.size(), id.find('/')));
   }
   if (hot_vcpus > 0 && id == DeviceId("cpu", hot_vcpus - 1)) --hot_vcpus;
   const auto dimm = std::ranges::find(dimms, id, &Dimm::id);

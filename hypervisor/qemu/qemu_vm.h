@@ -29,7 +29,7 @@ class QemuVm final : public Vm {
   Task<void> Pause(Deadline deadline) override;
   Task<void> Resume(Deadline deadline) override;
   Task<void> Save(int state_fd, Deadline deadline) override;
-  bool Supports(Resource, Operation) const override { return true; }
+  bool Supports(Resource resource, Operation operation) const override;
   Task<void> AddVcpus(std::uint32_t count, Deadline deadline) override;
   Task<void> AddMemory(Bytes size, Deadline deadline) override;
   Task<void> RemoveVcpus(std::uint32_t count, Deadline deadline) override;

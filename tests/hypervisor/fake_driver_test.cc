@@ -111,6 +111,16 @@ TEST_F(FakeDriverTest, ADelayIsKeptAndBoundedByTheDeadline) {
             Code::kDeadlineExceeded);
 }
 
+TEST_F(FakeDriverTest, WhatItDoesNotSupportItRefuses) {
+  host_.unsupported.insert({Resource::kMemory, Operation::kHotAdd});
+  auto vm = Started();
+  EXPECT_FALSE(vm->Supports(Resource::kMemory, Operation::kHotAdd));
+  EXPECT_EQ(RunUntilDone(io_, vm->AddMemory(kMemoryBlock, Soon())).error().code,
+            Code::kUnimplemented);
+  EXPECT_TRUE(RunUntilDone(io_, vm->AddVcpus(1, Soon())).has_value());
+  EXPECT_EQ(vm->state(), VmState::kRunning);
+}
+
 TEST_F(FakeDriverTest, TenThousandVmsAreCheap) {
   std::vector<std::unique_ptr<Vm>> vms;
   for (int i = 0; i < 10'000; ++i) vms.push_back(Started());

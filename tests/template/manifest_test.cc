@@ -78,7 +78,8 @@ TEST(Manifest, HasTheHeaderAndDigestOfVersion1) {
   EXPECT_EQ(static_cast<unsigned char>(bytes[12]), payload & 255);
   EXPECT_EQ(static_cast<unsigned char>(bytes[13]), payload >> 8);
   EXPECT_EQ(ToHex(bytes.substr(14, 2)), "0000");
-  EXPECT_EQ(Example().digest.str(), "7a8e9080c644180eae1381cf5e84beda3900c6788d8b6b7ed0da4f996385ba92");
+  EXPECT_EQ(Example().digest.str(),
+            "7a8e9080c644180eae1381cf5e84beda3900c6788d8b6b7ed0da4f996385ba92");
 }
 
 TEST(Manifest, EveryTruncationIsRefused) {
