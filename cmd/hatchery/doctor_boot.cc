@@ -28,12 +28,18 @@ Task<std::chrono::nanoseconds> BootAndEnd(tmpl::Booter& booter, hypervisor::VmCo
   co_return took;
 }
 
-// The console's tail is for those who want to know more than doctor tells.
-std::string FirstLine(const std::string& text) { return text.substr(0, text.find('\n')); }
+// One line; the console's tail is for those who want to know more than doctor tells.
+std::string Why(const Error& error, std::chrono::seconds timeout) {
+  if (error.code == Code::kDeadlineExceeded) {
+    return "its agent did not answer within " + hatchery::ToString(timeout);
+  }
+  return error.message.substr(0, error.message.find('\n'));
+}
 
 }  // namespace
 
 std::vector<Finding> CheckBoots(const fs::path& image_dir, const std::string& qemu_binary, bool kvm,
+                                const std::function<void(std::string)>& progress,
                                 Interrupt& interrupt) {
   const auto image = image::Find(image_dir);
   if (!image) {
@@ -68,6 +74,7 @@ std::vector<Finding> CheckBoots(const fs::path& image_dir, const std::string& qe
 
   std::vector<Finding> findings;
   if (kvm) {
+    progress("booting a guest under KVM, for at most " + hatchery::ToString(kKvmTimeout));
     const auto booted = boot(Accelerator::kKvm, kKvmTimeout);
     if (booted) {
       return {{"kvm_boot", Verdict::kOk,
@@ -76,11 +83,12 @@ std::vector<Finding> CheckBoots(const fs::path& image_dir, const std::string& qe
     if (booted.error().code == Code::kCancelled) return {};
     findings.push_back({"kvm_boot", Verdict::kWarn,
                         "/dev/kvm is there but does not run a guest (" +
-                            FirstLine(booted.error().message) +
+                            Why(booted.error(), kKvmTimeout) +
                             "): guests run under emulation (TCG), several times slower",
                         "on a virtual machine, nested virtualization is at fault; hatcheryd finds "
                         "this out by itself with accelerator = \"auto\""});
   }
+  progress("booting a guest under emulation, for at most " + hatchery::ToString(kTcgTimeout));
   const auto booted = boot(Accelerator::kTcg, kTcgTimeout);
   if (!booted && booted.error().code == Code::kCancelled) return findings;
   if (booted) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -12,8 +13,11 @@ namespace hatchery::cli {
 
 // Boots the guest of `image_dir` until its agent answers: under KVM if `kvm` (its device was found
 // good), and under emulation if that does not work. Takes up to a minute and a half on a bad host,
-// a few seconds on a good one; what it starts is gone afterwards, also after an interrupt.
+// a few seconds on a good one, and tells `progress` what it waits for; what it starts is gone
+// afterwards, also after an interrupt.
 std::vector<Finding> CheckBoots(const std::filesystem::path& image_dir,
-                                const std::string& qemu_binary, bool kvm, Interrupt& interrupt);
+                                const std::string& qemu_binary, bool kvm,
+                                const std::function<void(std::string)>& progress,
+                                Interrupt& interrupt);
 
 }  // namespace hatchery::cli

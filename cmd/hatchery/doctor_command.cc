@@ -29,7 +29,12 @@ int Doctor(const Context& context, const DoctorOptions& options) {
     const auto image_dir = options.image_dir.empty() ? state_dir / "image"
                                                      : std::filesystem::absolute(options.image_dir);
     const bool kvm = Has(findings, "kvm_create_vm", Verdict::kOk);
-    const auto boots = CheckBoots(image_dir, options.qemu_binary, kvm, context.interrupt);
+    std::vector<Finding> boots;
+    {
+      ProgressPrinter progress(context.io.err, context.io.err_is_terminal);
+      auto show = [&progress](std::string step) { progress.Show(std::move(step)); };
+      boots = CheckBoots(image_dir, options.qemu_binary, kvm, show, context.interrupt);
+    }
     if (context.interrupt.signal() != 0) return context.Fail({Code::kCancelled, "interrupted"});
     findings.insert(findings.end(), boots.begin(), boots.end());
   }

@@ -34,11 +34,7 @@ int Build(const Context& context, const ImageOptions& options) {
   Result<image::GuestImage> built = Internal("not run");
   {
     ProgressPrinter progress(context.io.err, context.io.err_is_terminal);
-    auto show = [&progress](std::string line) {
-      v1::Progress step;
-      step.set_step(std::move(line));
-      progress.Show(step);
-    };
+    auto show = [&progress](std::string line) { progress.Show(std::move(line)); };
     built =
         RunHere(io, context.interrupt,
                 image::Build(spawner, workers, build, show, After(limit->value_or(kBuildTimeout))));
