@@ -47,6 +47,8 @@ std::vector<Finding> CheckBoots(const fs::path& image_dir, const std::string& qe
              "no guest could be booted: there is no guest image in " + image_dir.string(),
              "build it with `hatchery image build -o " + image_dir.string() + "` and ask again"}};
   }
+  // An interrupt between the boots must not leave the folder behind either.
+  const Interrupt::Scope hold(interrupt, [] {});
   auto scratch = TempDir::Create(fs::temp_directory_path(), "hatchery-doctor-");
   if (!scratch) {
     return {{"boot", Verdict::kWarn, "no guest could be booted: " + scratch.error().message, ""}};

@@ -6,6 +6,7 @@
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
+#include <boost/asio/this_coro.hpp>
 #include <exception>
 #include <optional>
 #include <utility>
@@ -15,6 +16,13 @@
 
 namespace hatchery::cli {
 
+// A Task answers a cancellation with an error; Asio would have it throw at its next step.
+template <class T>
+Task<T> WithoutThrowing(Task<T> body) {
+  co_await asio::this_coro::throw_if_cancelled(false);
+  co_return co_await std::move(body);
+}
+
 // Runs `body` on `io` with the calling thread as the loop, until it has a result. An interrupt
 // cancels it; it still ends by itself, with its clean-up done.
 template <class T>
@@ -23,7 +31,7 @@ Result<T> RunHere(asio::io_context& io, Interrupt& interrupt, Task<T> body) {
   std::exception_ptr failure;
   asio::cancellation_signal cancel;
   asio::co_spawn(
-      io, std::move(body),
+      io, WithoutThrowing<T>(std::move(body)),
       asio::bind_cancellation_slot(cancel.slot(), [&](std::exception_ptr f, Result<T> r) {
         failure = f;
         result.emplace(std::move(r));
@@ -32,7 +40,7 @@ Result<T> RunHere(asio::io_context& io, Interrupt& interrupt, Task<T> body) {
     // Raised on the signals' thread; the coroutine is the loop's.
     const Interrupt::Scope scope(interrupt, [&] {
       asio::post(io, [&] {
-        if (!result) cancel.emit(asio::cancellation_type::all);
+        if (!result) cancel.emit(asio::cancellation_type::terminal);
       });
     });
     io.restart();
