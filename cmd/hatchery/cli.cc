@@ -38,14 +38,16 @@ bool TakesCommand(std::string_view verb) { return verb == "run" || verb == "vm e
 
 }  // namespace
 
+Result<std::optional<std::chrono::nanoseconds>> Context::Limit() const {
+  if (timeout.empty()) return std::nullopt;
+  auto limit = ParseDuration(timeout);
+  if (!limit) return InvalidArgument("--timeout", limit.error().message);
+  return *limit;
+}
+
 Result<Client> Context::Connect() const {
   ASSIGN_OR_RETURN(const auto socket, ParseEndpoint(endpoint));
-  std::optional<std::chrono::nanoseconds> limit;
-  if (!timeout.empty()) {
-    auto duration = ParseDuration(timeout);
-    if (!duration) return InvalidArgument("--timeout", duration.error().message);
-    limit = *duration;
-  }
+  ASSIGN_OR_RETURN(const auto limit, Limit());
   return Client(socket, limit, interrupt);
 }
 
@@ -108,6 +110,7 @@ int RunCli(std::vector<std::string> arguments, const std::string& default_endpoi
       "--endpoint and --timeout may stand anywhere before --. Every verb has its own --help.\n"
       "Example: hatchery factory init --pool 4 && hatchery run --memory 512M -- uname -a");
   AddDoctorCommand(app, context);
+  AddImageCommands(app, context);
   AddFactoryCommands(app, context);
   AddTemplateCommands(app, context);
   AddPoolCommands(app, context);

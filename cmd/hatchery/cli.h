@@ -46,6 +46,8 @@ struct Context {
   std::function<int()> action;
 
   Result<Client> Connect() const;
+  // What --timeout says, if it was given.
+  Result<std::optional<std::chrono::nanoseconds>> Limit() const;
 
   // Prints "hatchery: <verb>: <message>" and returns `code`; that of an interrupt if there was one,
   // and kExitUsage if the error is about an option.
@@ -67,6 +69,7 @@ void AddRunCommand(CLI::App& app, Context& context);
 void AddTemplateCommands(CLI::App& app, Context& context);
 void AddFactoryCommands(CLI::App& app, Context& context);
 void AddPoolCommands(CLI::App& app, Context& context);
+void AddImageCommands(CLI::App& app, Context& context);
 void AddDoctorCommand(CLI::App& app, Context& context);
 
 }  // namespace hatchery::cli

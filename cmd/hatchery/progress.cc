@@ -20,6 +20,12 @@ ProgressPrinter::~ProgressPrinter() {
   if (terminal_ && !last_.empty()) out_ << "\r\033[K" << std::flush;
 }
 
+void ProgressPrinter::Show(std::string step) {
+  v1::Progress progress;
+  progress.set_step(std::move(step));
+  Show(progress);
+}
+
 void ProgressPrinter::Show(const v1::Progress& progress) {
   const std::string text = ToText(progress);
   // What a line must differ in from the one before it to be worth printing.

@@ -22,6 +22,8 @@ class ProgressPrinter {
 
   // Elsewhere than on a terminal, a step's bytes are told in quarters: a log wants few lines.
   void Show(const v1::Progress& progress);
+  // A step of which nothing can be counted.
+  void Show(std::string step);
 
  private:
   std::ostream& out_;

@@ -55,9 +55,9 @@ int Run(const Context& context, const RunOptions& options) {
   acquire->set_request_id(NewId("run"));
   auto exec = PrepareExec(context, options.exec);
   if (!exec) return context.Fail(exec.error(), kExitHatcheryFailed);
-  // Also in the release, the user's limit would apply: that connection has none.
   auto client = context.Connect();
   if (!client) return context.Fail(client.error(), kExitHatcheryFailed);
+  // A connection of its own, because the user's time limit does not apply to giving back.
   Client release_client(*ParseEndpoint(context.endpoint), std::nullopt, context.interrupt);
 
   // From here on an interrupt cancels what is under way but does not end the program.

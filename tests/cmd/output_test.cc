@@ -1,0 +1,119 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <sstream>
+
+#include "cmd/hatchery/client.h"
+#include "cmd/hatchery/progress.h"
+#include "cmd/hatchery/requests.h"
+#include "cmd/hatchery/table.h"
+
+namespace hatchery::cli {
+namespace {
+
+TEST(Table, AlignsAndMarksWhatIsEmpty) {
+  Table table({{"NAME"}, {"N", Align::kRight}, {"X"}});
+  table.Add({"a", "1", ""});
+  table.Add({"längster", "1000", "y"});
+  EXPECT_EQ(table.Render(),
+            "NAME         N  X\n"
+            "a            1  -\n"
+            "längster  1000  y\n");
+}
+
+TEST(Table, KeepsControlCharactersFromTheTerminal) {
+  EXPECT_EQ(Printable("a\033[2Jb\tc\nd\x7f"), "a?[2Jb\tc\nd?");
+  EXPECT_EQ(Printable("\xc2\x9b"
+                      "2J \xc3\xa4"),
+            "?2J \xc3\xa4");
+  Table table({{"A"}});
+  table.Add({"two\nlines"});
+  EXPECT_EQ(table.Render(), "A\ntwo lines\n");
+}
+
+TEST(Fields, LeavesOutWhatHasNoValue) {
+  EXPECT_EQ(RenderFields({{"vm", "vm-1"}, {"lease", ""}, {"memory", "1 GiB"}}),
+            "vm:     vm-1\nmemory: 1 GiB\n");
+}
+
+v1::Progress Bytes64(std::uint64_t done) {
+  v1::Progress progress;
+  progress.set_step("reading");
+  progress.set_done(done << 20);
+  progress.set_total(64 << 20);
+  progress.set_unit("bytes");
+  return progress;
+}
+
+TEST(Progress, RewritesOneLineOnATerminal) {
+  std::ostringstream out;
+  {
+    ProgressPrinter printer(out, /*terminal=*/true);
+    printer.Show(Bytes64(16));
+    printer.Show(Bytes64(16));
+    printer.Show(Bytes64(17));
+  }
+  EXPECT_EQ(out.str(),
+            "\r\033[Kreading: 16 MiB of 64 MiB\r\033[Kreading: 17 MiB of 64 MiB\r\033[K");
+}
+
+TEST(Progress, TellsBytesInQuartersElsewhere) {
+  std::ostringstream out;
+  {
+    ProgressPrinter printer(out, /*terminal=*/false);
+    for (std::uint64_t done = 0; done <= 64; ++done) printer.Show(Bytes64(done));
+  }
+  EXPECT_EQ(out.str(),
+            "reading: 0 B of 64 MiB\nreading: 16 MiB of 64 MiB\nreading: 32 MiB of 64 MiB\n"
+            "reading: 48 MiB of 64 MiB\nreading: 64 MiB of 64 MiB\n");
+}
+
+TEST(Endpoint, MayBeWrittenInThreeWays) {
+  for (const char* text : {"unix:///run/h.sock", "unix:/run/h.sock", "/run/h.sock"}) {
+    EXPECT_EQ(ParseEndpoint(text).value_or(""), "/run/h.sock") << text;
+  }
+  EXPECT_EQ(ParseEndpoint("h.sock").value_or(""), std::filesystem::current_path() / "h.sock");
+}
+
+TEST(Endpoint, RefusesWhatIsNoUnixSocket) {
+  for (const std::string& text : {std::string(), std::string("unix:"), std::string("localhost:1"),
+                                  std::string("http://x/y"), "/" + std::string(107, 'x')}) {
+    EXPECT_FALSE(ParseEndpoint(text).has_value()) << text;
+  }
+}
+
+TEST(Requests, LeaveWhatWasNotGivenToTheServer) {
+  const auto acquire = ToRequest(AcquireOptions{});
+  ASSERT_TRUE(acquire.has_value());
+  EXPECT_FALSE(acquire->has_vcpus());
+  EXPECT_FALSE(acquire->has_memory_bytes());
+  const auto spec = ToRequest(SpecOptions{.name = "x", .memory = "512M", .boot_timeout = "90s"});
+  ASSERT_TRUE(spec.has_value());
+  EXPECT_EQ(spec->memory_bytes(), 512u << 20);
+  EXPECT_EQ(spec->boot_timeout().seconds(), 90);
+  EXPECT_FALSE(spec->has_max_memory_bytes());
+  EXPECT_EQ(spec->kernel(), "");
+}
+
+TEST(Requests, NameTheOptionThatIsWrong) {
+  EXPECT_EQ(ToRequest(SpecOptions{.max_memory = "x"}).error().field, "--max-memory");
+  EXPECT_EQ(ToRequest(SpecOptions{.boot_timeout = "5"}).error().field, "--boot-timeout");
+  EXPECT_EQ(ToRequest(PoolOptions{.shape = {.memory = "x"}}).error().field, "--memory");
+  EXPECT_EQ(ToRequest(ExecOptions{.command = {"a"}, .env = {"=v"}}, "").error().field, "--env");
+}
+
+TEST(ExitCode, IsTheCommandsOwn) {
+  v1::ExecResponse response;
+  EXPECT_EQ(ExitCodeOf(response), 125);
+  response.set_exit_code(3);
+  EXPECT_EQ(ExitCodeOf(response), 3);
+  response.set_exit_code(0);
+  EXPECT_EQ(ExitCodeOf(response), 0);
+  response.set_signal(9);
+  EXPECT_EQ(ExitCodeOf(response), 137);
+  response.set_timed_out(true);
+  EXPECT_EQ(ExitCodeOf(response), 124);
+}
+
+}  // namespace
+}  // namespace hatchery::cli
