@@ -59,16 +59,16 @@ Result<ProcessIdentity> IdentifyProcess(pid_t pid) {
 }
 
 struct Process::State {
-  State(Executor executor, UniqueFd fd, bool child)
-      : pidfd(executor, fd.Release()), is_child(child) {}
+  State(Executor executor, UniqueFd fd) : pidfd(executor, fd.Release()), changed(executor) {}
   asio::posix::stream_descriptor pidfd;
-  bool is_child;
+  Notifier changed;
   std::optional<ExitStatus> exit;
+  bool watched = false;
+  bool dropped = false;  // the Process is gone
 
   void Reap() {
-    if (exit) return;
     exit.emplace();
-    if (!is_child) return;
+    // An adopted process may be our child after all, if it was dropped and taken over again.
     siginfo_t info{};
     if (::waitid(static_cast<idtype_t>(P_PIDFD), static_cast<id_t>(pidfd.native_handle()), &info,
                  WEXITED) != 0) {
@@ -79,11 +79,15 @@ struct Process::State {
   }
 };
 
-Process::Process(Executor executor, ProcessIdentity identity, UniqueFd pidfd, bool is_child)
-    : identity_(identity),
-      state_(std::make_shared<State>(std::move(executor), std::move(pidfd), is_child)) {}
+Process::Process(Executor executor, ProcessIdentity identity, UniqueFd pidfd)
+    : identity_(identity), state_(std::make_shared<State>(std::move(executor), std::move(pidfd))) {}
 
-Process::~Process() = default;
+Process::~Process() {
+  state_->dropped = true;
+  boost::system::error_code ignored;
+  state_->pidfd.cancel(ignored);
+  state_->changed.NotifyAll();
+}
 
 int Process::pidfd() const { return state_->pidfd.native_handle(); }
 
@@ -97,7 +101,7 @@ Result<std::unique_ptr<Process>> Process::Adopt(Executor executor, ProcessIdenti
   if (now != identity) {
     return NotFound("pid " + std::to_string(identity.pid) + " belongs to another process by now");
   }
-  return std::make_unique<Process>(std::move(executor), identity, std::move(pidfd), false);
+  return std::make_unique<Process>(std::move(executor), identity, std::move(pidfd));
 }
 
 Result<void> Process::Signal(int signal) {
@@ -108,27 +112,23 @@ Result<void> Process::Signal(int signal) {
 }
 
 Task<ExitStatus> Process::Wait(Deadline deadline) {
-  auto state = state_;
-  // Readiness is polled with a timer beside it: one waiter's deadline must not disturb another's.
+  const auto state = state_;
+  const std::string name = "process " + std::to_string(pid());
   while (!state->exit) {
-    asio::steady_timer timer(state->pidfd.get_executor(), deadline);
-    // A descriptor of its own per wait, so that cancelling this wait cancels no other.
-    auto copy = Duplicate(state->pidfd.native_handle());
-    if (!copy) co_return std::unexpected(copy.error());
-    asio::posix::stream_descriptor waiter(state->pidfd.get_executor(), copy->Release());
-    timer.async_wait([&waiter](boost::system::error_code error) {
-      if (!error) waiter.cancel();
-    });
-    auto [error] = co_await waiter.async_wait(asio::posix::descriptor_base::wait_read,
-                                              asio::as_tuple(asio::use_awaitable));
-    const bool expired = timer.cancel() == 0;
-    if (!error) {
-      state->Reap();
-    } else if (expired) {
-      co_return DeadlineExceeded("process " + std::to_string(pid()) + " is still running");
-    } else {
-      co_return Cancelled("cancelled while waiting for a process");
+    if (state->dropped) co_return Cancelled("no longer watching " + name);
+    if (!state->watched) {
+      // One watch for all waiters. (A duplicate of the pidfd for each would stay in the epoll set
+      // after its close, since the two share an open file.)
+      state->watched = true;
+      state->pidfd.async_wait(asio::posix::descriptor_base::wait_read,
+                              [state](boost::system::error_code error) {
+                                state->watched = false;
+                                if (!error) state->Reap();
+                                state->changed.NotifyAll();
+                              });
     }
+    auto changed = co_await state->changed.Wait(deadline);
+    if (!changed && !state->exit) co_return Annotate(changed.error(), "waiting for " + name);
   }
   co_return *state->exit;
 }
@@ -212,7 +212,7 @@ Result<std::unique_ptr<Process>> PosixSpawner::Spawn(const SpawnRequest& request
   }
   // It may have ended already; then it keeps its pid until it is reaped, and needs no start time.
   return std::make_unique<Process>(executor_, identity.value_or(ProcessIdentity{.pid = pid}),
-                                   std::move(pidfd), true);
+                                   std::move(pidfd));
 }
 
 std::vector<std::string> MinimalEnvironment() {

@@ -53,7 +53,7 @@ class Process {
   // belongs to another process by now.
   static Result<std::unique_ptr<Process>> Adopt(Executor executor, ProcessIdentity identity);
 
-  Process(Executor executor, ProcessIdentity identity, UniqueFd pidfd, bool is_child);
+  Process(Executor executor, ProcessIdentity identity, UniqueFd pidfd);
   ~Process();
   Process(const Process&) = delete;
   Process& operator=(const Process&) = delete;
@@ -66,7 +66,7 @@ class Process {
   Result<void> Signal(int signal);
 
   // Returns when the process has ended, and reaps it if it is our child. May be awaited by several
-  // and again later: the answer stays.
+  // and again later: the answer stays. kCancelled when this object is destroyed meanwhile.
   Task<ExitStatus> Wait(Deadline deadline);
 
   // SIGKILL and Wait. Success when it had ended already.

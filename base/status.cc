@@ -60,6 +60,9 @@ std::unexpected<Error> Internal(std::string message) {
 std::unexpected<Error> Unavailable(std::string message) {
   return MakeError(Code::kUnavailable, std::move(message));
 }
+std::unexpected<Error> Aborted(std::string message) {
+  return MakeError(Code::kAborted, std::move(message));
+}
 std::unexpected<Error> DataLoss(std::string message) {
   return MakeError(Code::kDataLoss, std::move(message));
 }

@@ -61,6 +61,7 @@ std::unexpected<Error> FailedPrecondition(std::string message);
 std::unexpected<Error> Unimplemented(std::string message);
 std::unexpected<Error> Internal(std::string message);
 std::unexpected<Error> Unavailable(std::string message);
+std::unexpected<Error> Aborted(std::string message);
 std::unexpected<Error> DataLoss(std::string message);
 
 // `error` with `context` and ": " before its message.

@@ -48,8 +48,8 @@ class TaskScope {
   TaskScope(const TaskScope&) = delete;
   TaskScope& operator=(const TaskScope&) = delete;
 
-  // Starts `body` now-ish (posted). `name` appears in the log if it ends with an exception, which
-  // is a bug but does not take the process down.
+  // Starts `body`, which may run to its end before this returns. `name` appears in the log if it
+  // ends with an exception, which is a bug but does not take the process down.
   void Spawn(std::string name, asio::awaitable<void> body);
 
   // Asks every running task to stop. Later Spawn()s are started cancelled-free; stop the sources

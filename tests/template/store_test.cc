@@ -380,9 +380,8 @@ TEST_F(StoreTest, AWriteBeyondTheFileSizeLimitLeavesNothing) {
 
 TEST_F(StoreTest, AFullDiskLeavesNothing) {
   fs::create_directory(root_);
-  if (::mount("none", root_.c_str(), "tmpfs", 0, "size=64k") != 0) {
-    GTEST_SKIP() << "needs root to mount a small filesystem";
-  }
+  ASSERT_EQ(::mount("none", root_.c_str(), "tmpfs", 0, "size=64k"), 0)
+      << "tests run as root, to mount a small filesystem";
   {
     auto store = Open();
     UniqueFd memory = Memory();

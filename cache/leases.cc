@@ -1,0 +1,329 @@
+#include "cache/leases.h"
+
+#include <algorithm>
+
+#include "base/log.h"
+#include "template/sha256.h"
+
+namespace hatchery::cache {
+
+namespace {
+
+constexpr int kAttempts = 3;
+constexpr std::size_t kMaxRequestIdLength = 63;
+constexpr std::size_t kMaxFreeText = 253;  // sandbox ids: as long as a DNS name
+// Ids of requests whose lease has ended are remembered this long, for late retries.
+constexpr std::chrono::nanoseconds kRememberEnded = std::chrono::hours(1);
+
+using SteadyClock = std::chrono::steady_clock;
+
+Result<void> ValidateParams(const AcquireParams& params) {
+  const auto& id = params.request_id.str();
+  if (!id.empty()) RETURN_IF_ERROR(ValidateName("request_id", id));
+  static_assert(kMaxRequestIdLength == 63);
+  if (params.sandbox_id.size() > kMaxFreeText) {
+    return InvalidArgument("sandbox_id", "is longer than 253 bytes");
+  }
+  for (const char c : params.sandbox_id) {
+    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) {
+      return InvalidArgument("sandbox_id", "holds a control character");
+    }
+  }
+  if (!params.hostname.empty()) RETURN_IF_ERROR(ValidateName("hostname", params.hostname));
+  if (params.vcpus == 0u) return InvalidArgument("vcpus", "must be at least 1");
+  return {};
+}
+
+std::string HashOf(const AcquireParams& params) {
+  std::string text;
+  auto add = [&](const std::string& part) { text += std::to_string(part.size()) + ":" + part; };
+  add(params.template_name);
+  add(params.vcpus ? std::to_string(*params.vcpus) : "-");
+  add(params.memory ? std::to_string(params.memory->count()) : "-");
+  add(params.sandbox_id);
+  add(params.hostname);
+  return tmpl::Sha256Of(text);
+}
+
+}  // namespace
+
+Leases::Leases(Executor executor, KvStore& store, factory::Factory& factory, Catalog& catalog,
+               Pools& pools, Vms& vms, const Settings& settings, const Clock& clock)
+    : store_(store),
+      factory_(factory),
+      catalog_(catalog),
+      pools_(pools),
+      vms_(vms),
+      settings_(settings),
+      clock_(clock),
+      changed_(executor) {}
+
+void Leases::Restore(const std::vector<record::RequestRecord>& requests) {
+  RecordBatch batch;
+  const auto now = UnixNanos(clock_.Now());
+  for (auto r : requests) {
+    const RequestId id(r.request_id());
+    const auto vm = vms_.Find(VmId(r.vm_id()));
+    if (r.ended_unix_ns() == 0 && (!vm || !vm->lease)) {
+      r.set_ended_unix_ns(now);
+      batch.Put(r);
+    }
+    if (r.ended_unix_ns() != 0) ended_.push_back(id);
+    requests_[id] = {std::move(r), false};
+  }
+  std::ranges::sort(ended_, {},
+                    [&](const RequestId& id) { return requests_[id].record.ended_unix_ns(); });
+  ForgetOldRequests(batch);
+  if (auto written = batch.Commit(store_); !written) {
+    log::Error({}, "updating request records: " + ToString(written.error()));
+  }
+}
+
+Task<Acquired> Leases::Acquire(AcquireParams params, Deadline deadline) {
+  const auto start = SteadyClock::now();
+  if (draining_) co_return Unavailable("the service is shutting down; try another host");
+  CO_RETURN_IF_ERROR(ValidateParams(params));
+  ASSIGN_OR_CO_RETURN(params.template_name, TemplateNameOrDefault(params.template_name));
+  ++running_;
+  struct Running {
+    Leases& leases;
+    ~Running() {
+      --leases.running_;
+      leases.changed_.NotifyAll();
+    }
+  } running{*this};
+
+  const bool has_id = !params.request_id.empty();
+  const std::string hash = has_id ? HashOf(params) : std::string();
+  if (has_id) {
+    ASSIGN_OR_CO_RETURN(auto earlier, co_await JoinEarlier(params, hash, deadline));
+    if (earlier) {
+      earlier->total = SteadyClock::now() - start;
+      co_return *std::move(earlier);
+    }
+    Request& request = requests_[params.request_id];
+    request.pending = true;
+    request.record.set_request_sha256(hash);
+  }
+  auto acquired = co_await AcquireNew(params, hash, deadline);
+  if (acquired && co_await IsCancelled()) {
+    vms_.End(acquired->vm, record::VM_PHASE_RELEASED, "its caller went away during the acquire");
+    acquired = Cancelled("cancelled");
+  }
+  if (has_id) {
+    // Free again if it failed: a retry is served anew.
+    if (acquired) {
+      requests_[params.request_id].pending = false;
+    } else {
+      requests_.erase(params.request_id);
+      RecordBatch batch;
+      batch.DeleteRequest(params.request_id);
+      if (auto written = batch.Commit(store_); !written) {
+        log::Error({.request = params.request_id.str()},
+                   "forgetting a request: " + ToString(written.error()));
+      }
+    }
+  }
+  if (!acquired) {
+    log::Info({.request = params.request_id.str()},
+              "acquire failed: " + ToString(acquired.error()));
+    co_return acquired;
+  }
+  acquired->total = SteadyClock::now() - start;
+  log::Info(
+      {.vm = acquired->vm->record.id(), .request = params.request_id.str()},
+      "acquired for '" + params.sandbox_id + "' in " +
+          std::to_string(
+              std::chrono::duration_cast<std::chrono::microseconds>(acquired->total).count()) +
+          " us");
+  co_return acquired;
+}
+
+Task<std::optional<Acquired>> Leases::JoinEarlier(const AcquireParams& params,
+                                                  const std::string& hash, Deadline deadline) {
+  for (;;) {
+    const auto found = requests_.find(params.request_id);
+    if (found == requests_.end()) co_return std::optional<Acquired>();
+    const Request& request = found->second;
+    const std::string& id = params.request_id.str();
+    if (request.record.request_sha256() != hash) {
+      co_return AlreadyExists("request_id '" + id +
+                              "' was used with other parameters; choose a new one");
+    }
+    if (request.pending) {
+      CO_RETURN_IF_ERROR(co_await changed_.Wait(deadline));
+      continue;
+    }
+    const auto vm = vms_.Find(VmId(request.record.vm_id()));
+    if (!vm || !vm->lease) {
+      co_return FailedPrecondition("request_id '" + id + "' was served with VM " +
+                                   request.record.vm_id() +
+                                   ", whose lease has ended; choose a new request_id");
+    }
+    co_return Acquired{vm, Source::kRepeat};
+  }
+}
+
+Task<Acquired> Leases::AcquireNew(const AcquireParams& params, const std::string& hash,
+                                  Deadline deadline) {
+  ASSIGN_OR_CO_RETURN(const auto from, co_await catalog_.Current(params.template_name, deadline));
+  const auto& shape = from->manifest().shape;
+  const auto vcpus = params.vcpus.value_or(shape.vcpus);
+  const auto memory = params.memory.value_or(shape.memory);
+  CO_RETURN_IF_ERROR(CheckShape(shape, vcpus, memory));
+
+  for (int attempt = 1;; ++attempt) {
+    VmPtr vm = pools_.Take(params.template_name, from->manifest(), vcpus, memory);
+    const Source source = vm ? Source::kPool : Source::kClone;
+    if (!vm) {
+      ASSIGN_OR_CO_RETURN(
+          vm, co_await vms_.Hatch({params.template_name, from, shape.vcpus, shape.memory, ""},
+                                  deadline));
+    }
+    auto acquired = co_await Assign(vm, params, hash, vcpus, memory, deadline);
+    pools_.Refill(vm->record.pool_key());
+    if (acquired) {
+      acquired->source = source;
+      co_return acquired;
+    }
+    // Still warm: its lease could not even be written down, and nothing has touched the guest.
+    if (vm->phase() == record::VM_PHASE_WARM && pools_.TakeIn(vm)) co_return acquired;
+    vms_.End(vm, record::VM_PHASE_FAILED, "could not be assigned: " + acquired.error().message);
+    const bool hopeless = acquired.error().code == Code::kCancelled ||
+                          acquired.error().code == Code::kResourceExhausted ||
+                          SteadyClock::now() >= deadline || co_await IsCancelled();
+    if (hopeless || attempt == kAttempts) co_return acquired;
+  }
+}
+
+Task<Acquired> Leases::Assign(const VmPtr& vm, const AcquireParams& params, const std::string& hash,
+                              std::uint32_t vcpus, Bytes memory, Deadline deadline) {
+  record::LeaseRecord lease;
+  lease.set_id(NewId("lease"));
+  lease.set_vm_id(vm->record.id());
+  lease.set_sandbox_id(params.sandbox_id);
+  lease.set_request_id(params.request_id.str());
+  lease.set_created_unix_ns(UnixNanos(clock_.Now()));
+  std::optional<record::RequestRecord> request;
+  if (!params.request_id.empty()) {
+    request.emplace();
+    request->set_request_id(params.request_id.str());
+    request->set_vm_id(vm->record.id());
+    request->set_lease_id(lease.id());
+    request->set_request_sha256(hash);
+    request->set_created_unix_ns(lease.created_unix_ns());
+  }
+  CO_RETURN_IF_ERROR(vms_.Assign(*vm, lease, request));
+  if (request) requests_[params.request_id].record = *std::move(request);
+
+  factory::Assignment assignment;
+  assignment.vcpus = vcpus;
+  assignment.memory = memory;
+  assignment.hostname = params.hostname.empty() ? vm->record.id() : params.hostname;
+  assignment.machine_id = factory::NewMachineId();
+  vm->record.set_hostname(assignment.hostname);
+  vm->record.set_machine_id(assignment.machine_id);
+  const auto machine = vm->machine;
+  const bool resized = vcpus > machine->vm->vcpus() || memory > machine->vm->memory();
+  const Deadline by = resized ? deadline : Sooner(deadline, After(settings_.personalize_timeout));
+  ASSIGN_OR_CO_RETURN(const auto assigned,
+                      co_await factory_.Assign(*machine, std::move(assignment), by));
+  // It may have died, or been ended, while we waited.
+  if (vm->phase() != record::VM_PHASE_ASSIGNED) {
+    co_return Unavailable("VM " + vm->record.id() + " ended while it was being assigned");
+  }
+  vm->record.set_vcpus(machine->vm->vcpus());
+  vm->record.set_memory_bytes(machine->vm->memory().count());
+  vm->record.set_boot_id(assigned.report.boot_id);
+  CO_RETURN_IF_ERROR(vms_.Update(*vm));
+  Acquired acquired;
+  acquired.vm = vm;
+  acquired.resize = assigned.resize;
+  acquired.personalize = assigned.personalize;
+  co_return acquired;
+}
+
+void Leases::Undelivered(const VmPtr& vm) {
+  if (!vm->lease) return;
+  const RequestId request(vm->lease->request_id());
+  vms_.End(vm, record::VM_PHASE_RELEASED, "its caller went away before the reply");
+  if (request.empty()) return;
+  requests_.erase(request);
+  RecordBatch batch;
+  batch.DeleteRequest(request);
+  if (auto written = batch.Commit(store_); !written) {
+    log::Error({.request = request.str()}, "forgetting a request: " + ToString(written.error()));
+  }
+}
+
+Result<VmPtr> Leases::FindLeased(const VmId& id) const {
+  RETURN_IF_ERROR(ValidateName("vm_id", id.str()));
+  auto vm = vms_.Find(id);
+  if (!vm) return NotFound("no VM '" + id.str() + "'");
+  if (vm->phase() != record::VM_PHASE_ASSIGNED) {
+    return FailedPrecondition("VM " + id.str() + " is " + std::string(PhaseName(vm->phase())) +
+                              ", not leased");
+  }
+  return vm;
+}
+
+Task<void> Leases::Release(VmId id, Deadline deadline) {
+  CO_RETURN_IF_ERROR(ValidateName("vm_id", id.str()));
+  const auto known = vms_.Find(id);
+  // Ending already: a repeated release waits for the same end.
+  const bool ending = known && (known->phase() == record::VM_PHASE_RELEASED ||
+                                known->phase() == record::VM_PHASE_FAILED);
+  if (!ending) {
+    ASSIGN_OR_CO_RETURN(const auto vm, FindLeased(id));
+    vms_.End(vm, record::VM_PHASE_RELEASED, "released");
+  }
+  auto gone = co_await known->gone.Wait(deadline);
+  if (!gone) co_return Annotate(gone.error(), "VM " + id.str() + " is being destroyed");
+  co_return Result<void>();
+}
+
+Task<agent::ExecResult> Leases::Exec(VmId id, agent::ExecRequest request, Deadline deadline) {
+  ASSIGN_OR_CO_RETURN(const auto vm, FindLeased(id));
+  const auto machine = vm->machine;  // outlives the call, whatever happens to the VM
+  auto result = co_await machine->agent->Exec(request, deadline);
+  if (!result) co_return Annotate(result.error(), "VM " + id.str());
+  co_return result;
+}
+
+void Leases::OnVmGone(const VmEntry& vm) {
+  changed_.NotifyAll();
+  const auto found = requests_.find(vm.request);
+  if (found == requests_.end() || found->second.pending) return;
+  auto& request = found->second.record;
+  if (request.vm_id() != vm.record.id()) return;
+  request.set_ended_unix_ns(UnixNanos(clock_.Now()));
+  RecordBatch batch;
+  batch.Put(request);
+  ended_.push_back(vm.request);
+  ForgetOldRequests(batch);
+  if (auto written = batch.Commit(store_); !written) {
+    log::Error({.request = vm.request.str()}, "closing a request: " + ToString(written.error()));
+  }
+}
+
+void Leases::ForgetOldRequests(RecordBatch& batch) {
+  const auto now = UnixNanos(clock_.Now());
+  while (!ended_.empty()) {
+    const auto found = requests_.find(ended_.front());
+    const bool ended = found != requests_.end() && found->second.record.ended_unix_ns() != 0;
+    if (ended && now - found->second.record.ended_unix_ns() <= kRememberEnded.count()) return;
+    if (ended) {
+      batch.DeleteRequest(ended_.front());
+      requests_.erase(found);
+    }
+    ended_.pop_front();
+  }
+}
+
+Task<void> Leases::Drain(Deadline deadline) {
+  draining_ = true;
+  while (running_ > 0) CO_RETURN_IF_ERROR(co_await changed_.Wait(deadline));
+  co_return Result<void>();
+}
+
+}  // namespace hatchery::cache

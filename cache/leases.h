@@ -1,0 +1,98 @@
+// Handing VMs out and taking them back: the hot path.
+//
+//   acquire:  validate -> same request before? -> take warm VM (or clone) -> record lease
+//             -> resize, resume, personalise -> record -> reply
+//   release:  record the end -> kill the VMM -> forget
+//
+// Loop thread only.
+#pragma once
+
+#include <chrono>
+#include <deque>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "cache/catalog.h"
+#include "cache/pools.h"
+#include "cache/records.h"
+#include "cache/settings.h"
+#include "cache/vms.h"
+
+namespace hatchery::cache {
+
+struct AcquireParams {
+  RequestId request_id;       // empty: every call is a new one
+  std::string template_name;  // empty: "default"
+  std::optional<std::uint32_t> vcpus;
+  std::optional<Bytes> memory;
+  std::string sandbox_id;
+  std::string hostname;  // empty: the VM's id
+};
+
+enum class Source { kPool, kClone, kRepeat };
+
+struct Acquired {
+  VmPtr vm;
+  Source source = Source::kPool;
+  std::chrono::nanoseconds total{}, resize{}, personalize{};
+};
+
+class Leases {
+ public:
+  Leases(Executor executor, KvStore& store, factory::Factory& factory, Catalog& catalog,
+         Pools& pools, Vms& vms, const Settings& settings, const Clock& clock);
+
+  // Requests that an earlier daemon served; their VMs must be in Vms already if they live.
+  void Restore(const std::vector<record::RequestRecord>& requests);
+
+  // See AcquireParams and proto/hatchery/v1/cache.proto. A VM whose guest does not confirm its new
+  // identity is destroyed and the next one is used, at most kAttempts. When cancelled, the VM is
+  // destroyed and the request id is free again.
+  Task<Acquired> Acquire(AcquireParams params, Deadline deadline);
+
+  // The reply to an acquire did not reach its caller: takes the VM back.
+  void Undelivered(const VmPtr& vm);
+
+  // Ends the lease of `id`; returns when the VM is gone. kNotFound when there is no such VM,
+  // kFailedPrecondition when it is not leased.
+  Task<void> Release(VmId id, Deadline deadline);
+
+  Task<agent::ExecResult> Exec(VmId id, agent::ExecRequest request, Deadline deadline);
+
+  // A VM's lease has ended with it, whatever the cause: remembers it for late retries.
+  void OnVmGone(const VmEntry& vm);
+
+  // Refuses new acquires from here on (kUnavailable) and waits for those that run.
+  Task<void> Drain(Deadline deadline);
+
+ private:
+  struct Request {
+    record::RequestRecord record;
+    bool pending = true;  // its first call still runs
+  };
+  Task<std::optional<Acquired>> JoinEarlier(const AcquireParams& params, const std::string& hash,
+                                            Deadline deadline);
+  Task<Acquired> AcquireNew(const AcquireParams& params, const std::string& hash,
+                            Deadline deadline);
+  Task<Acquired> Assign(const VmPtr& vm, const AcquireParams& params, const std::string& hash,
+                        std::uint32_t vcpus, Bytes memory, Deadline deadline);
+  Result<VmPtr> FindLeased(const VmId& id) const;
+  void ForgetOldRequests(RecordBatch& batch);
+
+  KvStore& store_;
+  factory::Factory& factory_;
+  Catalog& catalog_;
+  Pools& pools_;
+  Vms& vms_;
+  const Settings& settings_;
+  const Clock& clock_;
+  bool draining_ = false;
+  std::size_t running_ = 0;
+  std::map<RequestId, Request> requests_;
+  std::deque<RequestId> ended_;  // oldest first
+  Notifier changed_;             // a request or an acquire has ended
+};
+
+}  // namespace hatchery::cache

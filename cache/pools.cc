@@ -1,0 +1,332 @@
+#include "cache/pools.h"
+
+#include <algorithm>
+
+#include "base/log.h"
+
+namespace hatchery::cache {
+
+namespace {
+
+// After a clone failed, its pool waits before the next: doubling from the first to the last.
+constexpr auto kFirstBackoff = std::chrono::milliseconds(250);
+constexpr auto kLastBackoff = std::chrono::seconds(30);
+// How many clones may fail in a row before a caller that waits for the pool is told.
+constexpr int kFailuresToGiveUp = 3;
+
+record::PoolRecord MakeRecord(const std::string& name, std::uint32_t vcpus, Bytes memory,
+                              std::uint32_t target) {
+  record::PoolRecord r;
+  r.set_template_name(name);
+  r.set_vcpus(vcpus);
+  r.set_memory_bytes(memory.count());
+  r.set_target(target);
+  return r;
+}
+
+}  // namespace
+
+Result<void> CheckShape(const tmpl::Shape& shape, std::uint32_t vcpus, Bytes memory) {
+  if (vcpus < shape.vcpus) {
+    return InvalidArgument("vcpus", std::to_string(vcpus) + " is less than the template's " +
+                                        std::to_string(shape.vcpus) + "; a VM can only grow");
+  }
+  if (vcpus > shape.max_vcpus) {
+    return InvalidArgument("vcpus", std::to_string(vcpus) +
+                                        " is more than the template's maximum " +
+                                        std::to_string(shape.max_vcpus));
+  }
+  if (memory < shape.memory) {
+    return InvalidArgument("memory_bytes", ToString(memory) + " is less than the template's " +
+                                               ToString(shape.memory) + "; a VM can only grow");
+  }
+  if (memory > shape.max_memory) {
+    return InvalidArgument(
+        "memory_bytes",
+        ToString(memory) + " is more than the template's maximum " + ToString(shape.max_memory));
+  }
+  if (!memory.IsMultipleOf(hypervisor::kMemoryBlock)) {
+    return InvalidArgument("memory_bytes", ToString(memory) + " is not a multiple of " +
+                                               ToString(hypervisor::kMemoryBlock) +
+                                               ", the guest's memory block");
+  }
+  return {};
+}
+
+struct Pools::Pool {
+  Pool(Executor executor, record::PoolRecord r)
+      : record(std::move(r)), key(PoolKey(record)), hatchers(executor) {}
+  record::PoolRecord record;
+  std::string key;
+  std::deque<VmPtr> warm;  // oldest first
+  std::uint32_t filling = 0;
+  std::uint64_t hits = 0, misses = 0;
+  int failures = 0;  // in a row
+  std::string last_error;
+  bool backing_off = false;
+  bool removed = false;
+  TaskScope hatchers;
+};
+
+Pools::Pools(Executor executor, KvStore& store, Catalog& catalog, Vms& vms,
+             const Settings& settings)
+    : executor_(executor),
+      store_(store),
+      catalog_(catalog),
+      vms_(vms),
+      settings_(settings),
+      changed_(executor),
+      hatchers_(executor) {}
+
+Pools::~Pools() = default;
+
+void Pools::Restore(const std::vector<record::PoolRecord>& pools) {
+  for (const auto& r : pools) {
+    auto pool = std::make_shared<Pool>(executor_, r);
+    pools_.emplace(pool->key, std::move(pool));
+  }
+}
+
+bool Pools::TakeIn(const VmPtr& vm) {
+  const auto found = pools_.find(vm->record.pool_key());
+  if (found == pools_.end()) return false;
+  Pool& pool = *found->second;
+  const auto current = catalog_.DigestOf(pool.record.template_name());
+  if (!current || current->str() != vm->record.template_digest()) return false;
+  if (pool.warm.size() >= pool.record.target()) return false;
+  pool.warm.push_back(vm);
+  return true;
+}
+
+void Pools::Start() {
+  running_ = true;
+  MaintainAll();
+}
+
+Task<std::string> Pools::Set(const std::string& template_name, std::optional<std::uint32_t> vcpus,
+                             std::optional<Bytes> memory, std::uint32_t target, Deadline deadline) {
+  if (target > kMaxPoolTarget) {
+    co_return InvalidArgument(
+        "target", std::to_string(target) + " is more than " + std::to_string(kMaxPoolTarget));
+  }
+  ASSIGN_OR_CO_RETURN(const auto loaded, co_await catalog_.Current(template_name, deadline));
+  const auto& shape = loaded->manifest().shape;
+  auto record =
+      MakeRecord(template_name, vcpus.value_or(shape.vcpus), memory.value_or(shape.memory), target);
+  CO_RETURN_IF_ERROR(CheckShape(shape, record.vcpus(), Bytes(record.memory_bytes())));
+  const std::string key = PoolKey(record);
+  if (target == 0) {
+    CO_RETURN_IF_ERROR(Erase(key));
+    co_return key;
+  }
+  RecordBatch batch;
+  batch.Put(record);
+  CO_RETURN_IF_ERROR(batch.Commit(store_, Durability::kHost));
+  auto& pool = pools_[key];
+  if (!pool) pool = std::make_shared<Pool>(executor_, record);
+  pool->record = std::move(record);
+  pool->failures = 0;
+  Maintain(*pool);
+  co_return key;
+}
+
+Result<void> Pools::Erase(const std::string& key) {
+  const auto found = pools_.find(key);
+  if (found == pools_.end()) return {};
+  RecordBatch batch;
+  batch.DeletePool(found->second->record);
+  RETURN_IF_ERROR(batch.Commit(store_, Durability::kHost));
+  const auto pool = found->second;
+  pools_.erase(found);
+  pool->removed = true;
+  pool->hatchers.Cancel();
+  for (const auto& vm : pool->warm) vms_.End(vm, record::VM_PHASE_RELEASED, "its pool was removed");
+  pool->warm.clear();
+  changed_.NotifyAll();
+  // Somebody has to wait for the clones that are being undone.
+  hatchers_.Spawn("drain pool " + key, [](std::shared_ptr<Pool> p) -> asio::awaitable<void> {
+    co_await p->hatchers.Join();
+  }(pool));
+  return {};
+}
+
+Result<void> Pools::RemoveAllOf(const std::string& template_name) {
+  std::vector<std::string> keys;
+  for (const auto& [key, pool] : pools_) {
+    if (pool->record.template_name() == template_name) keys.push_back(key);
+  }
+  for (const auto& key : keys) RETURN_IF_ERROR(Erase(key));
+  return {};
+}
+
+void Pools::MaintainAll() {
+  for (auto& [key, pool] : pools_) Maintain(*pool);
+}
+
+void Pools::Maintain(Pool& pool) {
+  while (pool.warm.size() > pool.record.target()) {
+    const VmPtr surplus = pool.warm.front();
+    pool.warm.pop_front();
+    vms_.End(surplus, record::VM_PHASE_RELEASED, "its pool was made smaller");
+  }
+  while (running_ && !pool.removed && !pool.backing_off &&
+         pool.warm.size() + pool.filling < pool.record.target() &&
+         hatching_ < settings_.parallel_clones) {
+    ++pool.filling;
+    ++hatching_;
+    pool.hatchers.Spawn("fill pool " + pool.key, Hatch(pools_.at(pool.key)));
+  }
+  changed_.NotifyAll();
+}
+
+asio::awaitable<void> Pools::Hatch(std::shared_ptr<Pool> pool) {
+  const Deadline deadline = After(settings_.clone_timeout);
+  const std::string name = pool->record.template_name();
+  auto hatch = [&]() -> Task<VmPtr> {
+    ASSIGN_OR_CO_RETURN(auto from, co_await catalog_.Current(name, deadline));
+    co_return co_await vms_.Hatch({name, std::move(from), pool->record.vcpus(),
+                                   Bytes(pool->record.memory_bytes()), pool->key},
+                                  deadline);
+  };
+  auto vm = co_await hatch();
+  --pool->filling;
+  --hatching_;
+  if (vm) {
+    pool->failures = 0;
+    pool->last_error.clear();
+    const auto current = catalog_.DigestOf(name);
+    const bool wanted = running_ && !pool->removed && current &&
+                        current->str() == (*vm)->record.template_digest() &&
+                        (*vm)->phase() == record::VM_PHASE_WARM;
+    if (wanted) {
+      pool->warm.push_back(*vm);
+    } else {
+      vms_.End(*vm, record::VM_PHASE_RELEASED, "nobody wants it any more");
+    }
+    MaintainAll();
+    co_return;
+  }
+  if (pool->removed || !running_) co_return;
+  pool->last_error = vm.error().message;
+  ++pool->failures;
+  log::Warning({.tmpl = name}, "filling pool " + pool->key + ": " + ToString(vm.error()));
+  changed_.NotifyAll();
+  if (pool->backing_off) co_return;
+  pool->backing_off = true;
+  const int doublings = std::min(pool->failures - 1, 10);
+  const auto backoff =
+      std::min<std::chrono::nanoseconds>(kFirstBackoff * (1 << doublings), kLastBackoff);
+  MaintainAll();  // the others need not wait
+  (void)co_await SleepFor(backoff);
+  pool->backing_off = false;
+  MaintainAll();
+}
+
+Task<void> Pools::WaitFilled(std::string key, std::function<void(const PoolInfo&)> progress,
+                             Deadline deadline) {
+  std::uint32_t told = ~0u;
+  for (;;) {
+    const auto found = pools_.find(key);
+    if (found == pools_.end()) co_return NotFound("pool " + key + " was removed");
+    const Pool& pool = *found->second;
+    const PoolInfo info = InfoOf(pool);
+    if (info.warm != told) progress(info);
+    told = info.warm;
+    if (info.warm >= info.target) co_return Result<void>();
+    if (pool.failures >= kFailuresToGiveUp) {
+      co_return Unavailable("pool " + key + " has " + std::to_string(info.warm) + " of " +
+                            std::to_string(info.target) +
+                            " VMs and its clones keep failing: " + pool.last_error);
+    }
+    if (!running_) co_return Unavailable("the service is stopping");
+    CO_RETURN_IF_ERROR(co_await changed_.Wait(deadline));
+  }
+}
+
+VmPtr Pools::Take(const std::string& template_name, const tmpl::Manifest& manifest,
+                  std::uint32_t vcpus, Bytes memory) {
+  const auto& shape = manifest.shape;
+  const auto exact = pools_.find(PoolKey(MakeRecord(template_name, vcpus, memory, 0)));
+  const auto base = pools_.find(PoolKey(MakeRecord(template_name, shape.vcpus, shape.memory, 0)));
+  for (const auto found : {exact, base}) {
+    if (found == pools_.end()) continue;
+    Pool& pool = *found->second;
+    if (pool.warm.empty()) continue;
+    // The youngest: its pages are the likeliest to be in the caches.
+    VmPtr vm = pool.warm.back();
+    pool.warm.pop_back();
+    ++pool.hits;
+    return vm;
+  }
+  const auto missed = exact != pools_.end() ? exact : base;
+  if (missed != pools_.end()) ++missed->second->misses;
+  return nullptr;
+}
+
+void Pools::Refill(const std::string& key) {
+  const auto found = pools_.find(key);
+  if (found != pools_.end()) Maintain(*found->second);
+}
+
+void Pools::Remove(const VmPtr& vm) {
+  const auto found = pools_.find(vm->record.pool_key());
+  if (found == pools_.end()) return;
+  std::erase(found->second->warm, vm);
+  Maintain(*found->second);
+}
+
+void Pools::OnTemplateChanged(const std::string& name) {
+  const auto current = catalog_.DigestOf(name);
+  if (!current) {
+    if (auto removed = RemoveAllOf(name); !removed) {
+      log::Error({.tmpl = name}, "removing pools: " + ToString(removed.error()));
+    }
+    return;
+  }
+  for (auto& [key, pool] : pools_) {
+    if (pool->record.template_name() != name) continue;
+    std::erase_if(pool->warm, [&](const VmPtr& vm) {
+      if (vm->record.template_digest() == current->str()) return false;
+      vms_.End(vm, record::VM_PHASE_RELEASED, "its template has a new version");
+      return true;
+    });
+    pool->failures = 0;
+  }
+  MaintainAll();
+}
+
+PoolInfo Pools::InfoOf(const Pool& pool) const {
+  PoolInfo info;
+  info.key = pool.key;
+  info.template_name = pool.record.template_name();
+  info.vcpus = pool.record.vcpus();
+  info.memory = Bytes(pool.record.memory_bytes());
+  info.target = pool.record.target();
+  info.warm = static_cast<std::uint32_t>(pool.warm.size());
+  info.filling = pool.filling;
+  for (const auto& vm : vms_.List()) {
+    if (vm->phase() == record::VM_PHASE_ASSIGNED && vm->record.pool_key() == pool.key)
+      ++info.leased;
+  }
+  info.hits = pool.hits;
+  info.misses = pool.misses;
+  info.last_error = pool.last_error;
+  return info;
+}
+
+std::vector<PoolInfo> Pools::List() const {
+  std::vector<PoolInfo> all;
+  for (const auto& [key, pool] : pools_) all.push_back(InfoOf(*pool));
+  return all;
+}
+
+asio::awaitable<void> Pools::Stop() {
+  running_ = false;
+  changed_.NotifyAll();
+  for (auto& [key, pool] : pools_) pool->hatchers.Cancel();
+  const auto pools = pools_;  // may change while we wait
+  for (const auto& [key, pool] : pools) co_await pool->hatchers.Join();
+  co_await hatchers_.Join();
+}
+
+}  // namespace hatchery::cache

@@ -1,0 +1,100 @@
+// Pools: warm VMs by template and shape, kept at their target size, off the acquire path.
+//
+// Loop thread only.
+#pragma once
+
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "cache/catalog.h"
+#include "cache/records.h"
+#include "cache/settings.h"
+#include "cache/vms.h"
+
+namespace hatchery::cache {
+
+struct PoolInfo {
+  std::string key;
+  std::string template_name;
+  std::uint32_t vcpus = 0;
+  Bytes memory;
+  std::uint32_t target = 0;
+  std::uint32_t warm = 0, filling = 0, leased = 0;
+  std::uint64_t hits = 0, misses = 0;
+  std::string last_error;
+};
+
+// What an acquire or a pool may ask of a template: from the sizes it was booted with up to its
+// maxima, memory in whole blocks. kInvalidArgument names the field.
+Result<void> CheckShape(const tmpl::Shape& shape, std::uint32_t vcpus, Bytes memory);
+
+class Pools {
+ public:
+  Pools(Executor executor, KvStore& store, Catalog& catalog, Vms& vms, const Settings& settings);
+  ~Pools();
+
+  // Pools as the metadata store has them. Filling begins with Start().
+  void Restore(const std::vector<record::PoolRecord>& pools);
+  // Gives a warm VM of an earlier daemon to its pool; false if it has none or another version.
+  bool TakeIn(const VmPtr& vm);
+  void Start();
+
+  // Creates or resizes the pool of a template and shape; target 0 removes it and ends its warm VMs.
+  // Absent sizes mean the template's. Returns its key.
+  Task<std::string> Set(const std::string& template_name, std::optional<std::uint32_t> vcpus,
+                        std::optional<Bytes> memory, std::uint32_t target, Deadline deadline);
+
+  // Returns when the pool has reached its target; calls `progress` as it grows. Ends with the error
+  // of the last clone if clones keep failing. kNotFound when it is removed meanwhile.
+  Task<void> WaitFilled(std::string key, std::function<void(const PoolInfo&)> progress,
+                        Deadline deadline);
+
+  // A warm VM for this shape, taken out of its pool: of the pool of exactly this shape, else of the
+  // one of the template's own shape, to be resized. Null when there is none. The caller assigns it
+  // or ends it. Counts a hit or a miss.
+  VmPtr Take(const std::string& template_name, const tmpl::Manifest& manifest, std::uint32_t vcpus,
+             Bytes memory);
+
+  // Lets a pool refill after a Take(). Apart from it, so that the caller that took is served first.
+  void Refill(const std::string& key);
+
+  // A VM that was warm is so no more (it died): takes it out and refills.
+  void Remove(const VmPtr& vm);
+
+  // A template's name points at another version, or at none: warm VMs of the old one go and new
+  // ones are made. Pools of a deleted name go.
+  void OnTemplateChanged(const std::string& name);
+
+  // Removes a template's pools and their warm VMs, and stops the clones being made for them.
+  Result<void> RemoveAllOf(const std::string& template_name);
+
+  std::vector<PoolInfo> List() const;
+
+  // No clones from here on; those being made are undone.
+  asio::awaitable<void> Stop();
+
+ private:
+  struct Pool;
+  void Maintain(Pool& pool);
+  void MaintainAll();
+  asio::awaitable<void> Hatch(std::shared_ptr<Pool> pool);
+  PoolInfo InfoOf(const Pool& pool) const;
+  Result<void> Erase(const std::string& key);
+
+  Executor executor_;
+  KvStore& store_;
+  Catalog& catalog_;
+  Vms& vms_;
+  const Settings& settings_;
+  bool running_ = false;
+  std::size_t hatching_ = 0;  // over all pools
+  std::map<std::string, std::shared_ptr<Pool>> pools_;
+  Notifier changed_;
+  TaskScope hatchers_;
+};
+
+}  // namespace hatchery::cache

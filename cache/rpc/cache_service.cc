@@ -1,0 +1,163 @@
+#include "cache/rpc/cache_service.h"
+
+#include "cache/rpc/bridge.h"
+
+namespace hatchery::cache::rpc {
+
+namespace {
+
+constexpr auto kDefaultTimeout = std::chrono::seconds(60);
+constexpr auto kConsoleTail = Bytes::KiB(4);
+constexpr std::size_t kMaxArguments = 4096;
+
+using Undelivered = UnaryCall<api::AcquireResponse>::Undelivered;
+
+api::AcquireResponse::Source ToApi(Source source) {
+  switch (source) {
+    case Source::kPool: return api::AcquireResponse::POOL;
+    case Source::kClone: return api::AcquireResponse::CLONE;
+    case Source::kRepeat: return api::AcquireResponse::REPEAT;
+  }
+  return api::AcquireResponse::SOURCE_UNSPECIFIED;
+}
+
+Task<api::AcquireResponse> HandleAcquire(cache::Cache& cache, AcquireParams params,
+                                         Deadline deadline,
+                                         std::shared_ptr<Undelivered> undelivered) {
+  ASSIGN_OR_CO_RETURN(const auto acquired,
+                      co_await cache.leases().Acquire(std::move(params), deadline));
+  if (acquired.source != Source::kRepeat) {
+    *undelivered = [&cache, vm = acquired.vm] { cache.leases().Undelivered(vm); };
+  }
+  api::AcquireResponse reply;
+  *reply.mutable_vm() = rpc::ToApi(*acquired.vm);
+  reply.set_source(ToApi(acquired.source));
+  *reply.mutable_total() = rpc::ToApi(acquired.total);
+  *reply.mutable_resize() = rpc::ToApi(acquired.resize);
+  *reply.mutable_personalize() = rpc::ToApi(acquired.personalize);
+  co_return reply;
+}
+
+Task<api::GetVmResponse> HandleGetVm(cache::Cache& cache, std::string id, Deadline deadline) {
+  CO_RETURN_IF_ERROR(ValidateName("vm_id", id));
+  const auto vm = cache.vms().Find(VmId(id));
+  if (!vm) co_return NotFound("no VM '" + id + "'");
+  api::GetVmResponse reply;
+  *reply.mutable_vm() = rpc::ToApi(*vm);
+  const auto machine = vm->machine;
+  if (!machine) co_return reply;  // still being cloned: there is nothing to measure
+  ASSIGN_OR_CO_RETURN(const auto stats, co_await machine->vm->Stats(deadline));
+  *reply.mutable_stats() = rpc::ToApi(stats);
+  reply.set_console_tail(machine->vm->ConsoleTail(kConsoleTail));
+  co_return reply;
+}
+
+Result<agent::ExecRequest> FromApi(const api::ExecRequest& request) {
+  if (request.argv().empty()) return InvalidArgument("argv", "must not be empty");
+  if (request.argv_size() > static_cast<int>(kMaxArguments)) {
+    return InvalidArgument("argv", "has more than " + std::to_string(kMaxArguments) + " entries");
+  }
+  agent::ExecRequest exec;
+  exec.argv.assign(request.argv().begin(), request.argv().end());
+  for (const auto& argument : exec.argv) {
+    if (argument.find('\0') != std::string::npos) {
+      return InvalidArgument("argv", "holds a NUL byte");
+    }
+  }
+  exec.env.insert(request.env().begin(), request.env().end());
+  exec.cwd = request.cwd();
+  exec.stdin_data = request.stdin_data();
+  if (request.has_timeout()) {
+    ASSIGN_OR_RETURN(const auto timeout, rpc::FromApi(request.timeout(), "timeout"));
+    exec.timeout = std::chrono::ceil<std::chrono::milliseconds>(timeout);
+  }
+  if (request.output_limit() > 0) exec.output_limit = Bytes(request.output_limit());
+  return exec;
+}
+
+Task<api::ExecResponse> HandleExec(cache::Cache& cache, api::ExecRequest request,
+                                   Deadline deadline) {
+  ASSIGN_OR_CO_RETURN(auto exec, FromApi(request));
+  ASSIGN_OR_CO_RETURN(
+      auto result, co_await cache.leases().Exec(VmId(request.vm_id()), std::move(exec), deadline));
+  api::ExecResponse reply;
+  if (result.exit_code) reply.set_exit_code(*result.exit_code);
+  if (result.signal) reply.set_signal(*result.signal);
+  reply.set_timed_out(result.timed_out);
+  reply.set_out(std::move(result.out));
+  reply.set_err(std::move(result.err));
+  reply.set_out_truncated(result.out_truncated);
+  reply.set_err_truncated(result.err_truncated);
+  co_return reply;
+}
+
+}  // namespace
+
+grpc::ServerUnaryReactor* CacheService::Acquire(grpc::CallbackServerContext* context,
+                                                const api::AcquireRequest* request,
+                                                api::AcquireResponse* reply) {
+  AcquireParams params;
+  params.request_id = RequestId(request->request_id());
+  params.template_name = request->template_name();
+  if (request->has_vcpus()) params.vcpus = request->vcpus();
+  if (request->has_memory_bytes()) params.memory = Bytes(request->memory_bytes());
+  params.sandbox_id = request->sandbox_id();
+  params.hostname = request->hostname();
+  const auto deadline = DeadlineOf(*context, cache_.settings().acquire_timeout);
+  auto undelivered = std::make_shared<Undelivered>();
+  return UnaryCall<api::AcquireResponse>::Start(
+      executor_, context, reply,
+      [this, params, deadline, undelivered] {
+        return HandleAcquire(cache_, params, deadline, undelivered);
+      },
+      undelivered);
+}
+
+grpc::ServerUnaryReactor* CacheService::Release(grpc::CallbackServerContext* context,
+                                                const api::ReleaseRequest* request,
+                                                api::ReleaseResponse* reply) {
+  const auto deadline = DeadlineOf(*context, kDefaultTimeout);
+  auto handle = [this, id = request->vm_id(), deadline]() -> Task<api::ReleaseResponse> {
+    CO_RETURN_IF_ERROR(co_await cache_.leases().Release(VmId(id), deadline));
+    co_return api::ReleaseResponse();
+  };
+  return UnaryCall<api::ReleaseResponse>::Start(executor_, context, reply, handle);
+}
+
+grpc::ServerUnaryReactor* CacheService::GetVm(grpc::CallbackServerContext* context,
+                                              const api::GetVmRequest* request,
+                                              api::GetVmResponse* reply) {
+  const auto deadline = DeadlineOf(*context, kDefaultTimeout);
+  return UnaryCall<api::GetVmResponse>::Start(
+      executor_, context, reply,
+      [this, id = request->vm_id(), deadline] { return HandleGetVm(cache_, id, deadline); });
+}
+
+grpc::ServerUnaryReactor* CacheService::ListVms(grpc::CallbackServerContext* context,
+                                                const api::ListVmsRequest* request,
+                                                api::ListVmsResponse* reply) {
+  auto handle = [this, filter = *request]() -> Task<api::ListVmsResponse> {
+    api::ListVmsResponse all;
+    for (const auto& vm : cache_.vms().List()) {
+      auto out = ToApi(*vm);
+      if (!filter.template_name().empty() && out.template_name() != filter.template_name())
+        continue;
+      if (filter.state() != api::VM_STATE_UNSPECIFIED && out.state() != filter.state()) continue;
+      *all.add_vms() = std::move(out);
+    }
+    co_return all;
+  };
+  return UnaryCall<api::ListVmsResponse>::Start(executor_, context, reply, handle);
+}
+
+grpc::ServerUnaryReactor* CacheService::Exec(grpc::CallbackServerContext* context,
+                                             const api::ExecRequest* request,
+                                             api::ExecResponse* reply) {
+  // A command may run for as long as its caller waits.
+  const auto deadline = DeadlineOf(*context, std::chrono::hours(24));
+  return UnaryCall<api::ExecResponse>::Start(
+      executor_, context, reply,
+      [this, copy = *request, deadline] { return HandleExec(cache_, copy, deadline); });
+}
+
+}  // namespace hatchery::cache::rpc

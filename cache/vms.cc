@@ -1,0 +1,305 @@
+#include "cache/vms.h"
+
+#include <algorithm>
+
+#include "base/log.h"
+
+namespace hatchery::cache {
+
+namespace {
+
+constexpr auto kDestroyDeadline = std::chrono::minutes(10);
+constexpr auto kTailInLog = Bytes::KiB(1);
+
+}  // namespace
+
+std::string_view PhaseName(Phase phase) {
+  switch (phase) {
+    case record::VM_PHASE_SPAWNING: return "spawning";
+    case record::VM_PHASE_LOADED: return "loaded";
+    case record::VM_PHASE_WARMING: return "warming";
+    case record::VM_PHASE_WARM: return "warm";
+    case record::VM_PHASE_ASSIGNED: return "assigned";
+    case record::VM_PHASE_RELEASED: return "released";
+    case record::VM_PHASE_FAILED: return "failed";
+    case record::VM_PHASE_BOOTING: return "booting";
+    case record::VM_PHASE_UNSPECIFIED: return "unknown";
+    // protobuf's own two, which keep the enum open.
+    case record::VmPhase_INT_MIN_SENTINEL_DO_NOT_USE_:
+    case record::VmPhase_INT_MAX_SENTINEL_DO_NOT_USE_: return "unknown";
+  }
+  return "unknown";
+}
+
+bool MayEnter(Phase from, Phase to) {
+  switch (to) {
+    case record::VM_PHASE_LOADED: return from == record::VM_PHASE_SPAWNING;
+    case record::VM_PHASE_WARMING: return from == record::VM_PHASE_LOADED;
+    case record::VM_PHASE_WARM: return from == record::VM_PHASE_WARMING;
+    case record::VM_PHASE_ASSIGNED: return from == record::VM_PHASE_WARM;
+    case record::VM_PHASE_RELEASED:
+      return from == record::VM_PHASE_WARM || from == record::VM_PHASE_ASSIGNED;
+    case record::VM_PHASE_FAILED:
+      return from != record::VM_PHASE_RELEASED && from != record::VM_PHASE_FAILED &&
+             from != record::VM_PHASE_BOOTING;
+    case record::VM_PHASE_UNSPECIFIED:
+    case record::VM_PHASE_SPAWNING:
+    case record::VM_PHASE_BOOTING:
+    case record::VmPhase_INT_MIN_SENTINEL_DO_NOT_USE_:
+    case record::VmPhase_INT_MAX_SENTINEL_DO_NOT_USE_: return false;
+  }
+  return false;
+}
+
+std::int64_t UnixNanos(WallTime time) {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(time.time_since_epoch()).count();
+}
+
+Vms::Vms(Executor executor, KvStore& store, factory::Factory& factory, const Clock& clock,
+         std::string driver_name, std::string host_boot_id)
+    : executor_(executor),
+      store_(store),
+      factory_(factory),
+      clock_(clock),
+      driver_name_(std::move(driver_name)),
+      host_boot_id_(std::move(host_boot_id)),
+      changed_(executor),
+      watchers_(executor),
+      destroyers_(executor) {}
+
+Result<void> Vms::Enter(VmEntry& vm, Phase phase) {
+  if (!MayEnter(vm.phase(), phase)) {
+    return FailedPrecondition("VM " + vm.record.id() + " is " + std::string(PhaseName(vm.phase())) +
+                              " and cannot become " + std::string(PhaseName(phase)));
+  }
+  const Phase before = vm.phase();
+  vm.record.set_phase(phase);
+  RecordBatch batch;
+  batch.Put(vm.record);
+  auto written = batch.Commit(store_);
+  if (!written) {
+    vm.record.set_phase(before);
+    return written;
+  }
+  changed_.NotifyAll();
+  return written;
+}
+
+Task<VmPtr> Vms::Hatch(HatchRequest request, Deadline deadline) {
+  record::VmRecord record;
+  record.set_id(NewId("vm"));
+  record.set_phase(record::VM_PHASE_SPAWNING);
+  record.set_driver(driver_name_);
+  record.set_template_name(request.template_name);
+  record.set_template_digest(request.from->manifest().digest.str());
+  record.set_vcpus(request.vcpus);
+  record.set_memory_bytes(request.memory.count());
+  record.set_host_boot_id(host_boot_id_);
+  record.set_created_unix_ns(UnixNanos(clock_.Now()));
+  record.set_pool_key(request.pool_key);
+  RecordBatch batch;
+  batch.Put(record);
+  CO_RETURN_IF_ERROR(batch.Commit(store_));
+
+  auto vm = std::make_shared<VmEntry>(executor_, std::move(record));
+  vms_.emplace(vm->id(), vm);
+  ++by_digest_[vm->record.template_digest()];
+  auto observer = [this, vm](factory::CloneStage stage,
+                             const hypervisor::Vm& machine) -> Result<void> {
+    switch (stage) {
+      case factory::CloneStage::kSpawning: return {};  // recorded above
+      case factory::CloneStage::kLoaded:
+        vm->record.set_handle(machine.Handle());
+        return Enter(*vm, record::VM_PHASE_LOADED);
+      case factory::CloneStage::kWarming: return Enter(*vm, record::VM_PHASE_WARMING);
+    }
+    return Internal("unknown clone stage");
+  };
+  factory::CloneRequest clone{vm->id(), std::move(request.from), request.vcpus, request.memory};
+  auto machine = co_await factory_.Clone(std::move(clone), observer, deadline);
+  if (!machine) {
+    Forget(vm);
+    co_return std::unexpected(machine.error());
+  }
+  vm->machine = *std::move(machine);
+  vm->record.set_handle(vm->machine->vm->Handle());
+  if (auto warm = Enter(*vm, record::VM_PHASE_WARM); !warm) {
+    End(vm, record::VM_PHASE_FAILED, warm.error().message);
+    co_return std::unexpected(warm.error());
+  }
+  Watch(vm);
+  co_return vm;
+}
+
+Result<void> Vms::Assign(VmEntry& vm, const record::LeaseRecord& lease,
+                         const std::optional<record::RequestRecord>& request) {
+  if (!MayEnter(vm.phase(), record::VM_PHASE_ASSIGNED)) {
+    return FailedPrecondition("VM " + vm.record.id() + " is " + std::string(PhaseName(vm.phase())));
+  }
+  record::VmRecord assigned = vm.record;
+  assigned.set_phase(record::VM_PHASE_ASSIGNED);
+  assigned.set_lease_id(lease.id());
+  RecordBatch batch;
+  batch.Put(assigned);
+  batch.Put(lease);
+  if (request) batch.Put(*request);
+  RETURN_IF_ERROR(batch.Commit(store_));
+  vm.record = std::move(assigned);
+  vm.lease = lease;
+  vm.request = RequestId(lease.request_id());
+  changed_.NotifyAll();
+  return {};
+}
+
+Result<void> Vms::Update(VmEntry& vm) {
+  vm.record.set_handle(vm.machine->vm->Handle());
+  RecordBatch batch;
+  batch.Put(vm.record);
+  return batch.Commit(store_);
+}
+
+void Vms::Watch(const VmPtr& vm) {
+  watchers_.Spawn("watch " + vm->record.id(),
+                  [](Vms& self, VmPtr watched) -> asio::awaitable<void> {
+                    const auto machine = watched->machine;  // outlives the wait
+                    const auto reason = co_await machine->vm->Wait(Deadline::max());
+                    const bool in_use = watched->phase() == record::VM_PHASE_WARM ||
+                                        watched->phase() == record::VM_PHASE_ASSIGNED;
+                    if (!reason || !in_use) co_return;
+                    if (self.on_died_) self.on_died_(watched);
+                    self.End(watched, record::VM_PHASE_FAILED,
+                             std::string(hypervisor::Name(reason->kind)) + ": " + reason->detail);
+                  }(*this, vm));
+}
+
+void Vms::End(const VmPtr& vm, Phase phase, std::string_view reason) {
+  if (!MayEnter(vm->phase(), phase)) return;
+  const Phase before = vm->phase();
+  vm->record.set_phase(phase);
+  RecordBatch batch;
+  batch.Put(vm->record);
+  if (!vm->record.lease_id().empty()) batch.DeleteLease(LeaseId(vm->record.lease_id()));
+  if (auto written = batch.Commit(store_); !written) {
+    // The VM goes all the same; a later daemon finds its record and no process.
+    log::Error({.vm = vm->record.id()}, "recording the end of a VM: " + ToString(written.error()));
+  }
+  std::string line = std::string(PhaseName(before)) + " -> " + std::string(PhaseName(phase)) +
+                     (reason.empty() ? "" : ": ") + std::string(reason);
+  const bool failed = phase == record::VM_PHASE_FAILED;
+  if (failed && vm->machine) {
+    const auto tail = vm->machine->vm->ConsoleTail(kTailInLog);
+    if (!tail.empty()) line += "; console: " + tail;
+  }
+  log::Write(failed ? log::Level::kWarning : log::Level::kInfo,
+             {.vm = vm->record.id(), .request = vm->request.str()}, line);
+  vm->lease.reset();
+  destroyers_.Spawn("destroy " + vm->record.id(), Destroy(vm));
+}
+
+asio::awaitable<void> Vms::Destroy(VmPtr vm) {
+  if (vm->machine) {
+    auto destroyed = co_await factory_.Destroy(*vm->machine, After(kDestroyDeadline));
+    if (!destroyed) {
+      // Its record stays, so that the next daemon tries again.
+      log::Error({.vm = vm->record.id()}, "destroying a VM: " + ToString(destroyed.error()));
+      co_return;
+    }
+  }
+  Forget(vm);
+}
+
+void Vms::Forget(const VmPtr& vm) {
+  RecordBatch batch;
+  batch.DeleteVm(vm->id());
+  if (auto written = batch.Commit(store_); !written) {
+    log::Error({.vm = vm->record.id()}, "forgetting a VM: " + ToString(written.error()));
+  }
+  vms_.erase(vm->id());
+  const auto count = by_digest_.find(vm->record.template_digest());
+  if (count != by_digest_.end() && --count->second == 0) by_digest_.erase(count);
+  vm->gone.Set(true);
+  changed_.NotifyAll();
+  if (on_gone_) on_gone_(*vm);
+}
+
+Vms::BuildRecord::~BuildRecord() {
+  RecordBatch batch;
+  batch.DeleteVm(id_);
+  if (auto written = batch.Commit(store_); !written) {
+    log::Error({.vm = id_.str()}, "forgetting a build: " + ToString(written.error()));
+  }
+}
+
+Result<std::unique_ptr<Vms::BuildRecord>> Vms::BeginBuild(const std::string& template_name) {
+  record::VmRecord record;
+  record.set_id(NewId("vm"));
+  record.set_phase(record::VM_PHASE_BOOTING);
+  record.set_driver(driver_name_);
+  record.set_template_name(template_name);
+  record.set_host_boot_id(host_boot_id_);
+  record.set_created_unix_ns(UnixNanos(clock_.Now()));
+  RecordBatch batch;
+  batch.Put(record);
+  RETURN_IF_ERROR(batch.Commit(store_));
+  return std::unique_ptr<BuildRecord>(new BuildRecord(store_, VmId(record.id())));
+}
+
+VmPtr Vms::Adopt(record::VmRecord record, std::optional<record::LeaseRecord> lease,
+                 std::unique_ptr<factory::Machine> machine) {
+  auto vm = std::make_shared<VmEntry>(executor_, std::move(record));
+  vm->lease = std::move(lease);
+  if (vm->lease) vm->request = RequestId(vm->lease->request_id());
+  vm->machine = std::move(machine);
+  vms_.emplace(vm->id(), vm);
+  ++by_digest_[vm->record.template_digest()];
+  Watch(vm);
+  return vm;
+}
+
+VmPtr Vms::Find(const VmId& id) const {
+  const auto found = vms_.find(id);
+  return found == vms_.end() ? nullptr : found->second;
+}
+
+std::vector<VmPtr> Vms::List() const {
+  std::vector<VmPtr> all;
+  all.reserve(vms_.size());
+  for (const auto& [id, vm] : vms_) all.push_back(vm);
+  std::ranges::sort(all, {}, [](const VmPtr& vm) {
+    return std::pair(vm->record.created_unix_ns(), vm->record.id());
+  });
+  return all;
+}
+
+std::size_t Vms::CountOf(const std::string& digest) const {
+  const auto found = by_digest_.find(digest);
+  return found == by_digest_.end() ? 0 : found->second;
+}
+
+Task<void> Vms::EndAll(std::function<bool(const VmEntry&)> which, std::string_view reason,
+                       Deadline deadline) {
+  for (;;) {
+    // One that is still being cloned cannot be ended here: its maker does, or it becomes warm.
+    for (const auto& vm : List()) {
+      if (which(*vm)) End(vm, record::VM_PHASE_RELEASED, reason);
+    }
+    VmPtr waiting_for;
+    for (const auto& vm : List()) {
+      if (which(*vm)) waiting_for = vm;
+    }
+    if (!waiting_for) co_return Result<void>();
+    if (auto changed = co_await changed_.Wait(deadline); !changed) {
+      co_return Annotate(changed.error(), "waiting for VM " + waiting_for->record.id() + " (" +
+                                              std::string(PhaseName(waiting_for->phase())) +
+                                              ") to be gone");
+    }
+  }
+}
+
+asio::awaitable<void> Vms::Stop() {
+  co_await destroyers_.Join();
+  watchers_.Cancel();
+  co_await watchers_.Join();
+}
+
+}  // namespace hatchery::cache

@@ -1,0 +1,145 @@
+// The VMs that exist: hatched, leased, ended. The one place where a VM's phase changes, and where
+// its record is written, always before the change has an effect outside.
+//
+//   from \ to   | LOADED | WARMING | WARM | ASSIGNED | RELEASED | FAILED | gone
+//   ------------+--------+---------+------+----------+----------+--------+------
+//   (new)       |        SPAWNING or BOOTING is where a VM begins                |
+//   BOOTING     |        |         |      |          |          |        |  x     a template build
+//   SPAWNING    |   x    |         |      |          |          |   x    |
+//   LOADED      |        |    x    |      |          |          |   x    |
+//   WARMING     |        |         |  x   |          |          |   x    |
+//   WARM        |        |         |      |    x     |    x     |   x    |        RELEASED: surplus
+//   ASSIGNED    |        |         |      |          |    x     |   x    |
+//   RELEASED    |        |         |      |          |          |        |  x
+//   FAILED      |        |         |      |          |          |        |  x
+//
+// A VM that was assigned never goes back to WARM. Loop thread only.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/notifier.h"
+#include "cache/kv_store.h"
+#include "cache/records.h"
+#include "factory/factory.h"
+
+namespace hatchery::cache {
+
+using Phase = record::VmPhase;
+
+// One VM. Shared by whoever works with it; its phase tells whether it may still be used.
+struct VmEntry {
+  VmEntry(Executor executor, record::VmRecord r) : record(std::move(r)), gone(executor) {}
+
+  record::VmRecord record;
+  std::optional<record::LeaseRecord> lease;   // while ASSIGNED
+  RequestId request;                          // that it was acquired by; stays after the lease
+  std::shared_ptr<factory::Machine> machine;  // from WARM on
+  OneShot<bool> gone;                         // nothing of it is left
+
+  VmId id() const { return VmId(record.id()); }
+  Phase phase() const { return record.phase(); }
+};
+using VmPtr = std::shared_ptr<VmEntry>;
+
+struct HatchRequest {
+  std::string template_name;
+  std::shared_ptr<const tmpl::LoadedTemplate> from;
+  std::uint32_t vcpus = 0;
+  Bytes memory;
+  std::string pool_key;  // empty: for one acquire
+};
+
+class Vms {
+ public:
+  // `host_boot_id` marks records, since VMs die with their host.
+  Vms(Executor executor, KvStore& store, factory::Factory& factory, const Clock& clock,
+      std::string driver_name, std::string host_boot_id);
+
+  // Told when a VM has ended and nothing of it is left.
+  void OnGone(std::function<void(const VmEntry&)> listener) { on_gone_ = std::move(listener); }
+  // Told when a VM that was warm or assigned died by itself, before it is cleaned up.
+  void OnDied(std::function<void(const VmPtr&)> listener) { on_died_ = std::move(listener); }
+
+  // A new warm VM. On failure or cancellation nothing of it is left.
+  Task<VmPtr> Hatch(HatchRequest request, Deadline deadline);
+
+  // Writes down, in one change, that `vm` (WARM) is leased; `request` if the caller gave an id. On
+  // failure nothing has changed.
+  Result<void> Assign(VmEntry& vm, const record::LeaseRecord& lease,
+                      const std::optional<record::RequestRecord>& request);
+
+  // Writes down what an assignment made of the VM: sizes and identity.
+  Result<void> Update(VmEntry& vm);
+
+  // Begins the end of a VM, in phase RELEASED or FAILED: its lease is closed in the records, then
+  // the VMM is killed in the background. Does nothing for one that is ending already.
+  void End(const VmPtr& vm, Phase phase, std::string_view reason);
+
+  // Notes a template build's VM for as long as the result lives.
+  class BuildRecord {
+   public:
+    ~BuildRecord();
+    const VmId& id() const { return id_; }
+
+   private:
+    friend class Vms;
+    BuildRecord(KvStore& store, VmId id) : store_(store), id_(std::move(id)) {}
+    KvStore& store_;
+    VmId id_;
+  };
+  Result<std::unique_ptr<BuildRecord>> BeginBuild(const std::string& template_name);
+
+  // Takes in a VM of an earlier daemon, which runs: WARM or ASSIGNED.
+  VmPtr Adopt(record::VmRecord record, std::optional<record::LeaseRecord> lease,
+              std::unique_ptr<factory::Machine> machine);
+
+  VmPtr Find(const VmId& id) const;  // null if there is none
+  std::vector<VmPtr> List() const;
+  // How many live from this template version, those that are ending included.
+  std::size_t CountOf(const std::string& digest) const;
+  std::size_t size() const { return vms_.size(); }
+
+  // Ends every VM for which `which` is true, also those that become usable meanwhile, and waits
+  // until none is left. Who makes new ones must be stopped first.
+  Task<void> EndAll(std::function<bool(const VmEntry&)> which, std::string_view reason,
+                    Deadline deadline);
+
+  // Stops watching and waits for what runs; VMs that live stay alive.
+  asio::awaitable<void> Stop();
+
+ private:
+  Result<void> Enter(VmEntry& vm, Phase phase);
+  void Watch(const VmPtr& vm);
+  asio::awaitable<void> Destroy(VmPtr vm);
+  void Forget(const VmPtr& vm);
+
+  Executor executor_;
+  KvStore& store_;
+  factory::Factory& factory_;
+  const Clock& clock_;
+  std::string driver_name_;
+  std::string host_boot_id_;
+  std::map<VmId, VmPtr> vms_;
+  std::map<std::string, std::size_t> by_digest_;
+  std::function<void(const VmEntry&)> on_gone_;
+  std::function<void(const VmPtr&)> on_died_;
+  Notifier changed_;  // some VM's phase
+  TaskScope watchers_;
+  TaskScope destroyers_;
+};
+
+// "warm", "assigned" …
+std::string_view PhaseName(Phase phase);
+
+// True if the table above has an x.
+bool MayEnter(Phase from, Phase to);
+
+std::int64_t UnixNanos(WallTime time);
+
+}  // namespace hatchery::cache

@@ -1,0 +1,230 @@
+#include "cmd/hatcheryd/daemon.h"
+
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <boost/asio/as_tuple.hpp>
+#include <boost/asio/signal_set.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <csignal>
+#include <thread>
+
+#include "agent/client/ttrpc_client.h"
+#include "agent/fake/fake_agent.h"
+#include "base/files.h"
+#include "base/log.h"
+#include "base/run.h"
+#include "cache/cache.h"
+#include "cache/rpc/server.h"
+#include "hypervisor/fake/fake_driver.h"
+#include "hypervisor/qemu/qemu_driver.h"
+#include "image/image.h"
+
+namespace hatchery::daemon {
+
+namespace {
+
+// Recovery looks at every VM of the last daemon; each has its own, shorter deadline.
+constexpr auto kStartTimeout = std::chrono::minutes(5);
+constexpr auto kStopTimeout = std::chrono::seconds(60);
+// How long calls that are not acquires may go on once we stop.
+constexpr auto kLastCalls = std::chrono::milliseconds(500);
+
+// The longest name below vms/: "vm-" and 16 digits, "-kvm", "/console.sock".
+constexpr std::size_t kLongestSocketSuffix = 5 + 19 + 4 + 14;
+constexpr std::size_t kMaxSocketPath = 107;
+
+// A VM costs a handful of descriptors; the usual soft limit of 1024 would end a pool of 200.
+void RaiseFileLimit() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  (void)::setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+Result<std::string> HostBootId() {
+  ASSIGN_OR_RETURN(std::string id, ReadFile("/proc/sys/kernel/random/boot_id"));
+  while (!id.empty() && id.back() == '\n') id.pop_back();
+  return id;
+}
+
+Result<void> PrepareStateDir(const StatePaths& paths) {
+  if (paths.root.string().size() + kLongestSocketSuffix > kMaxSocketPath) {
+    return MakeError(Code::kInvalidArgument,
+                     "state_dir: '" + paths.root.string() +
+                         "' is too long for unix sockets below " + "it; at most " +
+                         std::to_string(kMaxSocketPath - kLongestSocketSuffix) + " bytes");
+  }
+  RETURN_IF_ERROR(MakeDirectories(paths.root, 0755));
+  // They hold guests' memory: nobody else's to read.
+  for (const auto& path : {paths.metadata, paths.templates, paths.vms}) {
+    RETURN_IF_ERROR(MakeDirectories(path, 0700));
+  }
+  return {};
+}
+
+cache::Settings CacheSettings(const Config& config) {
+  cache::Settings s;
+  s.parallel_clones = config.pool.parallel_clones > 0
+                          ? config.pool.parallel_clones
+                          : std::max(1u, std::thread::hardware_concurrency());
+  s.clone_timeout = config.pool.clone_timeout;
+  s.pool_size = config.pool.size;
+  s.acquire_timeout = config.acquire.timeout;
+  s.personalize_timeout = config.acquire.personalize_timeout;
+  s.keep_warm_on_stop = config.stop.warm == OnStop::kKeep;
+  s.shape.vcpus = config.tmpl.vcpus;
+  s.shape.max_vcpus = config.tmpl.max_vcpus;
+  s.shape.memory = config.tmpl.memory;
+  s.shape.max_memory = config.tmpl.max_memory;
+  s.boot_timeout = config.tmpl.boot_timeout;
+  s.accelerator = config.driver.accelerator;
+  s.kernel_params = config.guest.kernel_params;
+  return s;
+}
+
+// Everything that the daemon consists of, in the order in which it stands on what is above it.
+class Daemon {
+ public:
+  Daemon(asio::io_context& io, const Config& config, std::unique_ptr<cache::KvStore> store,
+         std::unique_ptr<WorkerPool> workers, std::unique_ptr<tmpl::Store> templates,
+         std::string host_boot_id)
+      : executor_(io.get_executor()),
+        config_(config),
+        paths_(config.state_dir),
+        workers_(std::move(workers)),
+        spawner_(executor_),
+        store_(std::move(store)),
+        templates_(std::move(templates)),
+        driver_(MakeDriver()),
+        connector_(MakeConnector()),
+        verdicts_(paths_.accelerator),
+        booter_(*driver_, *connector_, verdicts_, paths_.vms),
+        builder_(*driver_, booter_, *templates_, *workers_),
+        factory_(*driver_, *connector_, booter_, clock_),
+        cache_(
+            {
+                .executor = executor_,
+                .store = *store_,
+                .templates = *templates_,
+                .builder = builder_,
+                .booter = booter_,
+                .factory = factory_,
+                .driver = *driver_,
+                .connector = *connector_,
+                .clock = clock_,
+                .default_guest = [this](auto say, Deadline at) { return DefaultGuest(say, at); },
+                .host_boot_id = std::move(host_boot_id),
+            },
+            CacheSettings(config)) {}
+
+  Task<void> Run() {
+    asio::signal_set signals(executor_, SIGTERM, SIGINT);
+    CO_RETURN_IF_ERROR(co_await cache_.Start(After(kStartTimeout)));
+    cache::rpc::DaemonInfo info{HATCHERY_VERSION, paths_.root.string(),
+                                std::string(driver_->name()), std::chrono::steady_clock::now()};
+    auto server = cache::rpc::Server::Start(executor_, cache_, std::move(info),
+                                            {SocketPath(config_), config_.socket_mode});
+    if (server) {
+      log::Info({}, "ready on unix://" + SocketPath(config_).string());
+      auto [error, signal] = co_await signals.async_wait(asio::as_tuple(asio::use_awaitable));
+      log::Info({}, std::string("stopping: ") + (error ? error.message() : strsignal(signal)));
+      (*server)->StopAccepting();
+    }
+    const auto deadline = After(kStopTimeout);
+    co_await cache_.Drain(deadline);
+    if (server) co_await (*server)->Stop(After(kLastCalls));
+    co_await cache_.Stop(deadline);
+    if (!server) co_return std::unexpected(server.error());
+    log::Info({}, "stopped");
+    co_return Result<void>();
+  }
+
+ private:
+  std::unique_ptr<hypervisor::Driver> MakeDriver() {
+    if (config_.driver.name == DriverName::kFake) {
+      return std::make_unique<hypervisor::fake::FakeDriver>(fake_host_);
+    }
+    hypervisor::qemu::QemuOptions options;
+    options.binary = config_.qemu.binary;
+    options.sandbox = config_.qemu.sandbox;
+    options.tb_size = config_.qemu.tb_size;
+    return std::make_unique<hypervisor::qemu::QemuDriver>(executor_, spawner_, options);
+  }
+
+  std::unique_ptr<agent::Connector> MakeConnector() {
+    if (config_.driver.name == DriverName::kFake)
+      return std::make_unique<agent::FakeAgents>(executor_);
+    return std::make_unique<agent::TtrpcConnector>(executor_);
+  }
+
+  // The guest for templates whose caller named none: the configured one, the one that was built
+  // before, or one built now.
+  Task<cache::GuestFiles> DefaultGuest(std::function<void(std::string)> say, Deadline deadline) {
+    if (!config_.guest.kernel.empty()) {
+      co_return cache::GuestFiles{config_.guest.kernel, config_.guest.initrd, config_.guest.image};
+    }
+    const auto dir = ImageDir(config_);
+    if (const auto found = image::Find(dir)) {
+      co_return cache::GuestFiles{found->kernel, found->initrd, {}};
+    }
+    say("building the default guest image in " + dir.string());
+    image::BuildOptions options;
+    options.out_dir = dir;
+    options.agent = ExecutablePath().parent_path() / "hatchery-agent";
+    auto built = co_await image::Build(spawner_, *workers_, std::move(options), say, deadline);
+    if (!built) co_return Annotate(built.error(), "building the default guest image");
+    co_return cache::GuestFiles{built->kernel, built->initrd, {}};
+  }
+
+  Executor executor_;
+  const Config& config_;
+  StatePaths paths_;
+  SystemClock clock_;
+  std::unique_ptr<WorkerPool> workers_;
+  PosixSpawner spawner_;
+  hypervisor::fake::FakeHost fake_host_{executor_};
+  std::unique_ptr<cache::KvStore> store_;
+  std::unique_ptr<tmpl::Store> templates_;
+  std::unique_ptr<hypervisor::Driver> driver_;
+  std::unique_ptr<agent::Connector> connector_;
+  tmpl::AcceleratorVerdicts verdicts_;
+  tmpl::Booter booter_;
+  tmpl::Builder builder_;
+  factory::Factory factory_;
+  cache::Cache cache_;
+};
+
+}  // namespace
+
+StatePaths::StatePaths(const std::filesystem::path& state_dir)
+    : root(state_dir),
+      lock(state_dir / "lock"),
+      metadata(state_dir / "metadata"),
+      templates(state_dir / "templates"),
+      vms(state_dir / "vms"),
+      accelerator(state_dir / "accelerator.json") {}
+
+Result<void> RunDaemon(const Config& config) {
+  RaiseFileLimit();
+  std::signal(SIGPIPE, SIG_IGN);  // a client that goes away is an error code, not our end
+  const StatePaths paths(config.state_dir);
+  RETURN_IF_ERROR(PrepareStateDir(paths));
+  ASSIGN_OR_RETURN(const UniqueFd lock,
+                   LockFile(paths.lock, "the state directory " + paths.root.string()));
+  ASSIGN_OR_RETURN(const std::string host_boot_id, HostBootId());
+
+  asio::io_context io(1);
+  auto workers = std::make_unique<WorkerPool>(std::max(2u, std::thread::hardware_concurrency()));
+  ASSIGN_OR_RETURN(auto store, cache::OpenRocksDb(paths.metadata));
+  ASSIGN_OR_RETURN(auto templates, tmpl::Store::Open(paths.templates, *workers));
+  Daemon daemon(io, config, std::move(store), std::move(workers), std::move(templates),
+                host_boot_id);
+  return RunUntilDone(io, [](Daemon& d) -> Task<void> {
+    co_await asio::this_coro::throw_if_cancelled(false);
+    co_return co_await d.Run();
+  }(daemon));
+}
+
+}  // namespace hatchery::daemon

@@ -1,0 +1,97 @@
+// The factory: makes one VM ready, and ends it. It joins what the hypervisor driver and the guest
+// agent each know half of; which VMs there should be is the cache's business.
+//
+// Loop thread only.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "agent/client/client.h"
+#include "hypervisor/driver.h"
+#include "template/boot.h"
+#include "template/store.h"
+
+namespace hatchery::factory {
+
+// A VM with its open connections. The template is held so that its memory stays for as long as it
+// is cloned from; null for a cold boot.
+struct Machine {
+  std::unique_ptr<hypervisor::Vm> vm;
+  std::unique_ptr<agent::Client> agent;
+  std::shared_ptr<const tmpl::LoadedTemplate> from;
+};
+
+// How far a clone has come; told before the step that the next name stands for is begun.
+enum class CloneStage { kSpawning, kLoaded, kWarming };
+
+struct CloneRequest {
+  VmId id;
+  std::shared_ptr<const tmpl::LoadedTemplate> from;
+  // Sizes to have when warm, at least the template's: the difference is hot-added before warming,
+  // so that an acquire of this shape resizes nothing.
+  std::uint32_t vcpus = 0;
+  Bytes memory;
+};
+
+// Called as a clone enters each stage, with its VM; an error from it ends the clone.
+using StageObserver = std::function<Result<void>(CloneStage, const hypervisor::Vm&)>;
+
+// What a VM is made into when it is handed out.
+struct Assignment {
+  std::uint32_t vcpus = 0;  // totals; at least what the VM has
+  Bytes memory;
+  std::string hostname;
+  std::string machine_id;
+};
+
+struct Assigned {
+  agent::PersonalizeReport report;
+  std::chrono::nanoseconds resize{};       // telling the VMM
+  std::chrono::nanoseconds personalize{};  // resume to the agent's confirmation
+};
+
+class Factory {
+ public:
+  Factory(hypervisor::Driver& driver, agent::Connector& connector, tmpl::Booter& booter,
+          const Clock& clock);
+
+  // A paused, warm clone: its VMM holds the template's memory privately, the agent has answered
+  // once over the connection that stays open, and the whole path of an assignment has run in the
+  // guest, so that the next run meets warm code and memory. On failure or cancellation nothing is
+  // left.
+  Task<std::unique_ptr<Machine>> Clone(CloneRequest request, StageObserver observer,
+                                       Deadline deadline);
+
+  // Boots a guest without a template until its agent answers.
+  Task<std::unique_ptr<Machine>> ColdBoot(hypervisor::VmConfig config, Deadline deadline);
+
+  // Resizes a paused VM, resumes it and makes it unique. Fails closed: unless the agent confirmed
+  // every part, this is an error and the caller must destroy the VM.
+  Task<Assigned> Assign(Machine& machine, Assignment assignment, Deadline deadline);
+
+  // Ends the VM and removes its folder. Keeps trying until both are done or `deadline`; the VMM is
+  // killed first, so the VM can be used no more even when an error is returned. Agent calls in
+  // flight fail with kUnavailable. Not cancellable.
+  Task<void> Destroy(Machine& machine, Deadline deadline);
+
+ private:
+  Task<void> Spawn(Machine& machine, const CloneRequest& request, const StageObserver& observer,
+                   Deadline deadline);
+  Task<void> Warm(Machine& machine, Deadline deadline);
+  Task<void> DestroyNow(Machine& machine, Deadline deadline);
+  Task<void> Resize(hypervisor::Vm& vm, std::uint32_t vcpus, Bytes memory, Deadline deadline);
+
+  hypervisor::Driver& driver_;
+  agent::Connector& connector_;
+  tmpl::Booter& booter_;
+  const Clock& clock_;
+};
+
+// 32 random hexadecimal digits, as systemd's machine-id(5) wants them.
+std::string NewMachineId();
+
+}  // namespace hatchery::factory

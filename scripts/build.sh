@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Builds one preset (debug, release, asan, tsan) in build/PRESET; quick when nothing has changed.
+#   scripts/build.sh PRESET [TARGET…]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+preset=${1:?usage: scripts/build.sh PRESET [TARGET…]}
+shift
+if [ ! -f "build/$preset/build.ninja" ]; then
+  cmake --preset "$preset" --log-level=WARNING
+fi
+targets=()
+for target in "$@"; do targets+=(--target "$target"); done
+cmake --build "build/$preset" "${targets[@]}"

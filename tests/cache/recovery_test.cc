@@ -1,0 +1,119 @@
+// What a new daemon makes of what the last one left.
+#include <fcntl.h>
+#include <gmock/gmock.h>
+
+#include "tests/cache/fixture.h"
+
+namespace hatchery::cache {
+namespace {
+
+class RecoveryTest : public CacheFixture {
+ protected:
+  RecoveryTest() : CacheFixture(/*keep_warm=*/true) {}
+  std::vector<UniqueFd> kept_;  // keep the processes that read from them waiting
+};
+
+TEST_F(RecoveryTest, TakesOverWarmAndLeasedVmsWithoutCloning) {
+  ASSERT_TRUE(Init(2).has_value());
+  const auto leased = Acquire({.request_id = RequestId("r1"), .sandbox_id = "s1"})->vm->id();
+  ASSERT_TRUE(Fill().has_value());
+  const auto spawned = outside_.host.calls(Verb::kStart);
+  Die();
+  ExpectVms(3);
+  Begin();
+  ASSERT_TRUE(Fill().has_value());
+  EXPECT_EQ(outside_.host.calls(Verb::kStart), spawned);
+  ExpectVms(3);
+  const auto vm = cache().vms().Find(leased);
+  ASSERT_NE(vm, nullptr);
+  EXPECT_EQ(vm->phase(), record::VM_PHASE_ASSIGNED);
+  EXPECT_EQ(vm->lease->sandbox_id(), "s1");
+  // The same request still has the same VM, and the VM can be used and given back.
+  EXPECT_EQ(Acquire({.request_id = RequestId("r1"), .sandbox_id = "s1"})->vm, vm);
+  EXPECT_TRUE(Run(cache().leases().Exec(leased, {.argv = {"true"}}, After(kLong))).has_value());
+  ASSERT_TRUE(Release(vm).has_value());
+  ExpectVms(2);
+}
+
+TEST_F(RecoveryTest, ALeaseWhoseVmDiedIsClosedAndItsRequestRemembered) {
+  ASSERT_TRUE(Init(0).has_value());
+  const auto leased = Acquire({.request_id = RequestId("r1")})->vm->id();
+  Die();
+  ASSERT_TRUE(outside_.host.Kill(leased).has_value());
+  Begin();
+  EXPECT_EQ(cache().vms().Find(leased), nullptr);
+  EXPECT_TRUE(outside_.store.Scan(Table::kLeases).value().empty());
+  EXPECT_EQ(Acquire({.request_id = RequestId("r1")}).error().code, Code::kFailedPrecondition);
+  ExpectVms(0);
+}
+
+TEST_F(RecoveryTest, RecordsOfAnotherBootAreSwept) {
+  ASSERT_TRUE(Init(1).has_value());
+  const auto before = cache().catalog().DigestOf("default").value();
+  Die();
+  for (const auto& id : outside_.host.live()) ASSERT_TRUE(outside_.host.Kill(id).has_value());
+  Begin("boot-2");
+  ASSERT_TRUE(Fill().has_value());
+  ExpectVms(1);
+  EXPECT_EQ(cache().catalog().DigestOf("default").value(), before);
+}
+
+TEST_F(RecoveryTest, AHalfMadeCloneLeavesNothing) {
+  ASSERT_TRUE(Init(0).has_value());
+  record::VmRecord half;
+  half.set_id("vm-half");
+  half.set_phase(record::VM_PHASE_LOADED);
+  half.set_host_boot_id("boot-1");
+  RecordBatch batch;
+  batch.Put(half);
+  ASSERT_TRUE(batch.Commit(outside_.store).has_value());
+  ASSERT_TRUE(MakeDirectories(outside_.dir.path() / "vms" / "vm-half").has_value());
+  Die();
+  Begin();
+  ExpectVms(0);
+}
+
+TEST_F(RecoveryTest, EndsAStrayProcessOfOursAndNoOther) {
+  const auto folder = outside_.dir.path() / "vms" / "vm-stray";
+  ASSERT_TRUE(MakeDirectories(folder).has_value());
+  Die();
+  PosixSpawner spawner(outside_.io.get_executor());
+  auto spawn = [&](std::string argument) {
+    SpawnRequest request;
+    request.argv = {"sh", "-c", "read x", argument};
+    request.env = MinimalEnvironment();
+    int fds[2];
+    EXPECT_EQ(::pipe2(fds, O_CLOEXEC), 0);
+    request.stdin_fd = fds[0];
+    auto process = spawner.Spawn(request).value();
+    ::close(fds[0]);
+    kept_.emplace_back(fds[1]);
+    return process;
+  };
+  auto stray = spawn("path=" + (folder / "console.log").string() + ",append=on");
+  auto other = spawn(outside_.dir.path().string() + "/elsewhere");
+  Begin();
+  EXPECT_TRUE(Run(stray->Wait(After(kLong))).has_value());
+  auto still_there = Run(other->Wait(After(std::chrono::milliseconds(1))));
+  ASSERT_FALSE(still_there.has_value()) << ToString(*still_there);
+  EXPECT_EQ(still_there.error().code, Code::kDeadlineExceeded);
+  EXPECT_TRUE(Run(other->Kill(After(kLong))).has_value());
+  ExpectVms(0);
+}
+
+TEST_F(RecoveryTest, RequestIdsAreForgottenAnHourAfterTheirLease) {
+  ASSERT_TRUE(Init(0).has_value());
+  const AcquireParams params{.request_id = RequestId("r1")};
+  ASSERT_TRUE(Release(Acquire(params)->vm).has_value());
+  outside_.clock.Advance(std::chrono::minutes(59));
+  Die();
+  Begin();
+  EXPECT_EQ(Acquire(params).error().code, Code::kFailedPrecondition);
+  outside_.clock.Advance(std::chrono::minutes(2));
+  Die();
+  Begin();
+  EXPECT_TRUE(Acquire(params).has_value());
+}
+
+}  // namespace
+}  // namespace hatchery::cache

@@ -1,0 +1,246 @@
+// The gRPC services over a real unix socket, on fakes: what a client sees.
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <grpcpp/grpcpp.h>
+#include <sys/stat.h>
+
+#include <future>
+#include <thread>
+
+#include "cache/rpc/server.h"
+#include "hatchery/v1/cache.grpc.pb.h"
+#include "hatchery/v1/errors.pb.h"
+#include "hatchery/v1/factory.grpc.pb.h"
+#include "tests/cache/fixture.h"
+
+namespace hatchery::cache::rpc {
+namespace {
+
+namespace api = hatchery::v1;
+using testing::HasSubstr;
+
+// The loop runs on a thread of its own, as the daemon's does on its main thread; the test is the
+// client.
+class RpcTest : public CacheFixture {
+ protected:
+  RpcTest() {
+    DaemonInfo info{"test", "/state", "fake", std::chrono::steady_clock::now()};
+    server_ = Server::Start(outside_.io.get_executor(), cache(), info, {Socket(), 0660}).value();
+    work_.emplace(asio::make_work_guard(outside_.io));
+    outside_.io.restart();
+    loop_ = std::thread([this] { outside_.io.run(); });
+    auto channel =
+        grpc::CreateChannel("unix:" + Socket().string(), grpc::InsecureChannelCredentials());
+    cache_stub_ = api::Cache::NewStub(channel);
+    factory_stub_ = api::Factory::NewStub(channel);
+  }
+  ~RpcTest() override {
+    OnLoop([this]() -> asio::awaitable<bool> {
+      server_->StopAccepting();
+      co_await cache().Drain(After(kLong));
+      co_await server_->Stop(After(kMoment));
+      co_return true;
+    }());
+    work_.reset();
+    outside_.io.stop();
+    loop_.join();
+    server_.reset();
+  }
+
+  fs::path Socket() { return outside_.dir.path() / "hatchery.sock"; }
+
+  // Runs a coroutine on the loop's thread.
+  template <class T>
+  T OnLoop(asio::awaitable<T> body) {
+    std::promise<T> promise;
+    asio::co_spawn(outside_.io, std::move(body),
+                   [&](std::exception_ptr, T value) { promise.set_value(std::move(value)); });
+    return promise.get_future().get();
+  }
+
+  std::unique_ptr<grpc::ClientContext> Context(std::chrono::milliseconds timeout = kLong) {
+    auto context = std::make_unique<grpc::ClientContext>();
+    context->set_deadline(std::chrono::system_clock::now() + timeout);
+    return context;
+  }
+
+  grpc::Status InitFactory(std::uint32_t pool) {
+    api::InitRequest request;
+    request.set_pool_target(pool);
+    auto context = Context();
+    auto reader = factory_stub_->Init(context.get(), request);
+    for (api::InitResponse response; reader->Read(&response);) last_init_ = response;
+    return reader->Finish();
+  }
+  grpc::Status Acquire(const api::AcquireRequest& request, api::AcquireResponse* reply,
+                       std::chrono::milliseconds timeout = kLong) {
+    return cache_stub_->Acquire(Context(timeout).get(), request, reply);
+  }
+  // Waits until the daemon's VMs are `count`, by asking it.
+  void WaitForVms(int count) {
+    for (;;) {
+      api::ListVmsResponse all;
+      ASSERT_TRUE(cache_stub_->ListVms(Context().get(), {}, &all).ok());
+      if (all.vms_size() == count) return;
+      std::this_thread::yield();
+    }
+  }
+
+  std::unique_ptr<Server> server_;
+  std::optional<asio::executor_work_guard<asio::io_context::executor_type>> work_;
+  std::thread loop_;
+  std::unique_ptr<api::Cache::Stub> cache_stub_;
+  std::unique_ptr<api::Factory::Stub> factory_stub_;
+  api::InitResponse last_init_;
+};
+
+TEST_F(RpcTest, AWholeRound) {
+  ASSERT_TRUE(InitFactory(2).ok());
+  EXPECT_EQ(last_init_.result().pool().warm(), 2u);
+  api::AcquireRequest acquire;
+  acquire.set_vcpus(2);
+  acquire.set_sandbox_id("s1");
+  api::AcquireResponse acquired;
+  const auto status = Acquire(acquire, &acquired);
+  ASSERT_TRUE(status.ok()) << status.error_message();
+  EXPECT_EQ(acquired.source(), api::AcquireResponse::POOL);
+  EXPECT_EQ(acquired.vm().vcpus(), 2u);
+  EXPECT_THAT(acquired.vm().agent_endpoint(), HasSubstr("unix:///"));
+
+  api::ExecRequest exec;
+  exec.set_vm_id(acquired.vm().vm_id());
+  exec.add_argv("echo");
+  exec.add_argv("hi");
+  api::ExecResponse ran;
+  ASSERT_TRUE(cache_stub_->Exec(Context().get(), exec, &ran).ok());
+  EXPECT_EQ(ran.out(), "hi\n");
+  EXPECT_EQ(ran.exit_code(), 0);
+
+  api::GetVmRequest get;
+  get.set_vm_id(acquired.vm().vm_id());
+  api::GetVmResponse got;
+  ASSERT_TRUE(cache_stub_->GetVm(Context().get(), get, &got).ok());
+  EXPECT_EQ(got.vm().sandbox_id(), "s1");
+
+  api::ReleaseRequest release;
+  release.set_vm_id(acquired.vm().vm_id());
+  api::ReleaseResponse released;
+  EXPECT_TRUE(cache_stub_->Release(Context().get(), release, &released).ok());
+  EXPECT_EQ(cache_stub_->Release(Context().get(), release, &released).error_code(),
+            grpc::StatusCode::NOT_FOUND);
+}
+
+TEST_F(RpcTest, ABadFieldIsNamedInTheDetails) {
+  ASSERT_TRUE(InitFactory(1).ok());
+  api::AcquireRequest request;
+  request.set_vcpus(10'000);
+  api::AcquireResponse reply;
+  const auto status = Acquire(request, &reply);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  api::ErrorStatus details;
+  ASSERT_TRUE(details.ParseFromString(status.error_details()));
+  ASSERT_EQ(details.details_size(), 1);
+  EXPECT_EQ(details.details(0).type_url(), "type.googleapis.com/google.rpc.BadRequest");
+  api::BadRequestDetail bad;
+  ASSERT_TRUE(bad.ParseFromString(details.details(0).value()));
+  EXPECT_EQ(bad.field_violations(0).field(), "vcpus");
+}
+
+TEST_F(RpcTest, ADeadlineDuringAnAcquireLeavesNoVm) {
+  ASSERT_TRUE(InitFactory(0).ok());
+  outside_.agents.HangNext(agent::Method::kPersonalize);
+  api::AcquireResponse reply;
+  EXPECT_EQ(Acquire({}, &reply, std::chrono::milliseconds(100)).error_code(),
+            grpc::StatusCode::DEADLINE_EXCEEDED);
+  WaitForVms(0);
+}
+
+TEST_F(RpcTest, AClientThatCancelsLeavesNoVm) {
+  ASSERT_TRUE(InitFactory(0).ok());
+  outside_.agents.SetDelay(agent::Method::kPersonalize, std::chrono::seconds(20));
+  auto context = Context();
+  std::thread client([&] {
+    api::AcquireResponse reply;
+    EXPECT_EQ(cache_stub_->Acquire(context.get(), {}, &reply).error_code(),
+              grpc::StatusCode::CANCELLED);
+  });
+  WaitForVms(1);
+  context->TryCancel();
+  client.join();
+  WaitForVms(0);
+}
+
+TEST_F(RpcTest, ManyClientsNeverGetTheSameVm) {
+  ASSERT_TRUE(InitFactory(8).ok());
+  std::mutex mutex;
+  std::set<std::string> ids;
+  std::vector<std::thread> clients;
+  for (int i = 0; i < 20; ++i) {
+    clients.emplace_back([&] {
+      api::AcquireResponse reply;
+      const auto status = Acquire({}, &reply);
+      EXPECT_TRUE(status.ok()) << status.error_message();
+      const std::lock_guard lock(mutex);
+      ids.insert(reply.vm().vm_id());
+    });
+  }
+  for (auto& client : clients) client.join();
+  EXPECT_EQ(ids.size(), 20u);
+}
+
+TEST_F(RpcTest, TheSocketHasItsModeAndASecondServerIsRefused) {
+  struct stat info{};
+  ASSERT_EQ(::stat(Socket().c_str(), &info), 0);
+  EXPECT_EQ(info.st_mode & 0777, 0660u);
+  auto start = [this]() -> Task<std::unique_ptr<Server>> {
+    co_return Server::Start(outside_.io.get_executor(), cache(), {}, {Socket(), 0660});
+  };
+  auto second = OnLoop(start());
+  ASSERT_FALSE(second.has_value());
+  EXPECT_EQ(second.error().code, Code::kFailedPrecondition);
+}
+
+TEST_F(RpcTest, AnEnormousRequestIsRefusedAndTheServiceGoesOn) {
+  ASSERT_TRUE(InitFactory(1).ok());
+  api::AcquireResponse acquired;
+  ASSERT_TRUE(Acquire({}, &acquired).ok());
+  api::ExecRequest exec;
+  exec.set_vm_id(acquired.vm().vm_id());
+  exec.add_argv(std::string(8 << 20, 'x'));
+  api::ExecResponse ran;
+  EXPECT_EQ(cache_stub_->Exec(Context().get(), exec, &ran).error_code(),
+            grpc::StatusCode::RESOURCE_EXHAUSTED);
+  exec.clear_argv();
+  EXPECT_EQ(cache_stub_->Exec(Context().get(), exec, &ran).error_code(),
+            grpc::StatusCode::INVALID_ARGUMENT);
+  exec.add_argv("true");
+  EXPECT_TRUE(cache_stub_->Exec(Context().get(), exec, &ran).ok());
+}
+
+TEST_F(RpcTest, ABrokenStreamDoesNotStopARefill) {
+  ASSERT_TRUE(InitFactory(0).ok());
+  outside_.host.SetDelay(Verb::kStart, std::chrono::milliseconds(5));
+  api::SetPoolRequest request;
+  request.set_target(5);
+  request.set_wait(true);
+  auto context = Context();
+  auto reader = factory_stub_->SetPool(context.get(), request);
+  api::SetPoolResponse first;
+  ASSERT_TRUE(reader->Read(&first));
+  context->TryCancel();
+  EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::CANCELLED);
+  WaitForVms(5);
+}
+
+TEST_F(RpcTest, StatusTellsWhatThereIs) {
+  ASSERT_TRUE(InitFactory(2).ok());
+  api::StatusResponse status;
+  ASSERT_TRUE(factory_stub_->Status(Context().get(), {}, &status).ok());
+  EXPECT_EQ(status.driver(), "fake");
+  EXPECT_EQ(status.templates_size(), 1);
+  EXPECT_EQ(status.templates(0).clones(), 2u);
+  EXPECT_EQ(status.pools(0).warm(), 2u);
+}
+
+}  // namespace
+}  // namespace hatchery::cache::rpc
