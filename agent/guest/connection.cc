@@ -13,7 +13,8 @@ namespace hatchery::agent::guest {
 namespace {
 
 constexpr std::size_t kReadBytes = 64 << 10;
-// A peer that asks without reading the answers is not read from beyond this.
+// A peer that asks without reading the answers is not read from beyond this, until the edge that
+// says that it takes bytes again.
 constexpr std::size_t kMaxOutgoingBytes = 8 << 20;
 constexpr std::size_t kMaxCallsInFlight = 1024;
 
@@ -133,7 +134,6 @@ void Connection::Send(std::string bytes, Call::Flushed flushed) {
 }
 
 bool Connection::WriteAll() {
-  const bool was_congested = IsCongested();
   while (!outgoing_.empty()) {
     Outgoing& next = outgoing_.front();
     const char* data = next.bytes.data() + next.written;
@@ -149,10 +149,6 @@ bool Connection::WriteAll() {
     const Call::Flushed flushed = std::move(next.flushed);
     outgoing_.pop_front();
     if (flushed) flushed();
-  }
-  // What arrived meanwhile brings no new edge; the loop comes round for it.
-  if (was_congested && !IsCongested()) {
-    loop_.Modify(watch_, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET);
   }
   return true;
 }
