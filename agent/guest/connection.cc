@@ -52,9 +52,9 @@ Connection::~Connection() {
 }
 
 void Connection::OnEvents(std::uint32_t events) {
-  // What is in the port when the host is seen gone may be the next host's: it may have come and
-  // written since. So data is kept, and only what was begun with the old host is dropped.
-  if (kind_ == Kind::kPort && (events & EPOLLHUP) != 0) Forget();
+  const bool away = kind_ == Kind::kPort && (events & EPOLLHUP) != 0;
+  if (away && !away_) Forget();
+  away_ = away;
   if (!WriteAll() || !ReadAll()) End();
 }
 
@@ -64,9 +64,10 @@ bool Connection::ReadAll() {
     const ssize_t size = ::read(fd_.get(), buffer.data(), buffer.size());
     if (size < 0 && errno == EINTR) continue;
     if (size < 0 && errno == EAGAIN) return true;
-    // A terminal, which stands in for the port in tests, says EIO where the port says 0.
+    // The host is away, and what it left is read: half a frame will not be completed. (A terminal,
+    // which stands in for the port in tests, says EIO for it.)
     if (kind_ == Kind::kPort && (size == 0 || (size < 0 && errno == EIO))) {
-      Forget();
+      decoder_.Reset();
       return true;
     }
     if (size <= 0) return false;
