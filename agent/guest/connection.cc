@@ -13,7 +13,8 @@ namespace hatchery::agent::guest {
 namespace {
 
 constexpr std::size_t kReadBytes = 64 << 10;
-// A peer that asks without reading the answers is not read from beyond this.
+// A peer that asks without reading the answers is not read from beyond this, until the edge that
+// says that it takes bytes again.
 constexpr std::size_t kMaxOutgoingBytes = 8 << 20;
 constexpr std::size_t kMaxCallsInFlight = 1024;
 
@@ -51,9 +52,9 @@ Connection::~Connection() {
 }
 
 void Connection::OnEvents(std::uint32_t events) {
-  // What is in the port when the host is seen gone may be the next host's: it may have come and
-  // written since. So data is kept, and only what was begun with the old host is dropped.
-  if (kind_ == Kind::kPort && (events & EPOLLHUP) != 0) Forget();
+  const bool away = kind_ == Kind::kPort && (events & EPOLLHUP) != 0;
+  if (away && !away_) Forget();
+  away_ = away;
   if (!WriteAll() || !ReadAll()) End();
 }
 
@@ -63,9 +64,10 @@ bool Connection::ReadAll() {
     const ssize_t size = ::read(fd_.get(), buffer.data(), buffer.size());
     if (size < 0 && errno == EINTR) continue;
     if (size < 0 && errno == EAGAIN) return true;
-    // A terminal, which stands in for the port in tests, says EIO where the port says 0.
+    // The host is away, and what it left is read: half a frame will not be completed. (A terminal,
+    // which stands in for the port in tests, says EIO for it.)
     if (kind_ == Kind::kPort && (size == 0 || (size < 0 && errno == EIO))) {
-      Forget();
+      decoder_.Reset();
       return true;
     }
     if (size <= 0) return false;
@@ -133,7 +135,6 @@ void Connection::Send(std::string bytes, Call::Flushed flushed) {
 }
 
 bool Connection::WriteAll() {
-  const bool was_congested = IsCongested();
   while (!outgoing_.empty()) {
     Outgoing& next = outgoing_.front();
     const char* data = next.bytes.data() + next.written;
@@ -149,10 +150,6 @@ bool Connection::WriteAll() {
     const Call::Flushed flushed = std::move(next.flushed);
     outgoing_.pop_front();
     if (flushed) flushed();
-  }
-  // What arrived meanwhile brings no new edge; the loop comes round for it.
-  if (was_congested && !IsCongested()) {
-    loop_.Modify(watch_, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET);
   }
   return true;
 }

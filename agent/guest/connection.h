@@ -9,11 +9,19 @@
 //   state     | event                    | then
 //   ----------+--------------------------+-----------------------------------------------------
 //   serving   | frame                    | the call starts
-//   serving   | host gone (HUP, read 0)  | calls cancelled, answers and half frames dropped
-//   serving   | garbage                  | as above, -> deaf
+//   serving   | garbage                  | calls cancelled, answers dropped -> deaf
+//   serving   | HUP                      | calls cancelled, answers and half frames dropped
+//             |                          |  -> away
 //   deaf      | data                     | discarded
-//   deaf      | host gone                | -> serving
+//   deaf      | HUP                      | -> away
+//   away      | frame                    | the call starts, its answer waits for the next host:
+//             |                          | what that one sends can be read before it is seen to
+//             |                          | have come
+//   away      | read gives 0             | half frames dropped
+//   away      | an event without HUP     | -> serving
 //   any       | device or peer gone      | -> ended: `on_end`
+//
+// An answer can thus reach a host that did not ask: hosts start their stream ids at random.
 //
 // Loop thread only.
 #pragma once
@@ -76,6 +84,7 @@ class Connection {
   std::deque<Outgoing> outgoing_;
   std::size_t outgoing_bytes_ = 0;
   bool deaf_ = false;
+  bool away_ = false;
 };
 
 }  // namespace hatchery::agent::guest

@@ -42,13 +42,6 @@ Result<EventLoop::WatchId> EventLoop::Watch(int fd, std::uint32_t events, Handle
   return id;
 }
 
-void EventLoop::Modify(WatchId id, std::uint32_t events) {
-  const auto it = watched_.find(id);
-  if (it == watched_.end()) return;
-  epoll_event event{.events = events, .data = {.u64 = id}};
-  ::epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, it->second.fd, &event);
-}
-
 void EventLoop::Unwatch(WatchId id) {
   const auto it = watched_.find(id);
   if (it == watched_.end()) return;

@@ -30,7 +30,6 @@ class EventLoop {
 
   // Calls `handler` with epoll's events of `fd`, which the caller keeps open until Unwatch().
   Result<WatchId> Watch(int fd, std::uint32_t events, Handler handler);
-  void Modify(WatchId id, std::uint32_t events);
   // No call of the handler begins after this; 0 and unknown ids do nothing.
   void Unwatch(WatchId id);
 

@@ -46,6 +46,7 @@ class FakeGuest : public GuestSystem {
     ASSERT_TRUE(WriteFile(path, text).has_value()) << path;
   }
   void AddCpu(int number, const std::string& online) {
+    const std::lock_guard lock(cpus_mutex_);
     Put("/sys/devices/system/cpu/cpu" + std::to_string(number) + "/online", online + "\n");
     CountCpus();
   }
@@ -75,6 +76,7 @@ class FakeGuest : public GuestSystem {
     RETURN_IF_ERROR(Do(std::string(path), std::string(path) + "=" + std::string(text)));
     std::string stored(text);
     if (stored == "online_movable") stored = "online";
+    const std::lock_guard lock(cpus_mutex_);
     RETURN_IF_ERROR(GuestSystem::WriteKernelFile(path, stored + "\n"));
     CountCpus();
     return {};
@@ -129,6 +131,7 @@ class FakeGuest : public GuestSystem {
   }
 
   const fs::path root_;
+  std::mutex cpus_mutex_;  // the list of CPUs and their files change together
   mutable std::mutex mutex_;
   std::map<std::string, Error> failures_;
   std::vector<std::string> effects_;

@@ -244,10 +244,13 @@ TEST_F(PortTest, ANewHostDoesNotGetAnAnswerToTheOldOne) {
       ttrpc::EncodeRequest(99, kGuest, "Personalize", request.SerializeAsString(), {}).value());
   first.Close();
   LetTheLoopTurn();
+  TestClient second = Open();
+  ASSERT_TRUE(second.Check().has_value());
   guest_.AddCpu(1, "0");
   Announce("cpu");
-  TestClient second = Open();
-  const std::uint32_t id = second.Send("grpc.Health", "Check", "");
+  LetTheLoopTurn();
+  // Done by the worker after the CPU, so answered after what the old host asked for.
+  const std::uint32_t id = second.Send(kGuest, "PrepareSave", "");
   const auto frame = second.Receive();
   ASSERT_TRUE(frame.has_value());
   EXPECT_EQ(frame->stream_id, id);
