@@ -59,6 +59,7 @@ class TestDaemon {
     ASSERT_TRUE(spawned.has_value()) << ToString(spawned.error());
     process_ = *std::move(spawned);
     write.Reset();
+    text_.clear();
     // It says so when it serves; if it dies first, the pipe ends.
     ReadLogUntil(log.get(), "ready on");
     log_ = std::move(log);
@@ -92,6 +93,8 @@ class TestDaemon {
       std::chrono::milliseconds timeout = std::chrono::seconds(120)) {
     auto context = std::make_unique<grpc::ClientContext>();
     context->set_deadline(std::chrono::system_clock::now() + timeout);
+    // After a restart, gRPC may still be backing off from the old daemon's end.
+    context->set_wait_for_ready(true);
     return context;
   }
   grpc::Status Init(std::uint32_t pool, api::TemplateSpec spec = {}) {

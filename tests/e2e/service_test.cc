@@ -201,6 +201,8 @@ TEST_F(RestartTest, SigtermDuringABuildLeavesNothing) {
   while (reader->Read(&step) && daemon.Vmms().empty()) {
   }
   EXPECT_EQ(daemon.Stop(), 0);
+  while (reader->Read(&step)) {
+  }
   EXPECT_FALSE(reader->Finish().ok());
   daemon.ExpectNothingLeft();
 }
