@@ -127,7 +127,9 @@ std::string_view CpuModel(Accelerator accelerator) {
 }
 
 std::string KernelParameters(const VmConfig& config) {
-  // no_timer_check swiotlb=noforce: on a loaded host, an emulated guest otherwise panics in its timer test.
+  // no_timer_check: on a loaded host, an emulated guest otherwise panics in its timer test.
+  // swiotlb=noforce: because of what may be hot-added, the kernel would set 64 MiB aside as bounce
+  // buffers, which no virtio device needs.
   // panic=-1 reboot=t: a panic ends the VM at once.
   std::string parameters = "console=ttyS0 quiet panic=-1 reboot=t no_timer_check swiotlb=noforce";
   if (!config.image.empty()) parameters += " root=/dev/vda ro";
