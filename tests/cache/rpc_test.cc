@@ -1,6 +1,7 @@
 // The gRPC services over a real unix socket, on fakes: what a client sees.
 #include <fcntl.h>
 #include <gmock/gmock.h>
+#include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/grpcpp.h>
 #include <sys/stat.h>
 
@@ -240,6 +241,50 @@ TEST_F(RpcTest, StatusTellsWhatThereIs) {
   EXPECT_EQ(status.templates_size(), 1);
   EXPECT_EQ(status.templates(0).clones(), 2u);
   EXPECT_EQ(status.pools(0).warm(), 2u);
+}
+
+// Calls a method by name with raw bytes: no generated code is needed for the standard services.
+std::string RawCall(const std::shared_ptr<grpc::Channel>& channel, const std::string& method,
+                    const std::string& request) {
+  grpc::GenericStub stub(channel);
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + kLong);
+  grpc::CompletionQueue queue;
+  auto call = stub.PrepareCall(&context, method, &queue);
+  void* tag = nullptr;
+  bool ok = false;
+  auto next = [&] { return queue.Next(&tag, &ok) && ok; };
+  call->StartCall(nullptr);
+  EXPECT_TRUE(next());
+  grpc::Slice slice(request);
+  grpc::ByteBuffer buffer(&slice, 1);
+  call->WriteLast(buffer, grpc::WriteOptions(), nullptr);
+  EXPECT_TRUE(next());
+  grpc::ByteBuffer reply;
+  call->Read(&reply, nullptr);
+  EXPECT_TRUE(next()) << method;
+  context.TryCancel();
+  grpc::Status status;
+  call->Finish(&status, nullptr);
+  next();
+  queue.Shutdown();
+  while (queue.Next(&tag, &ok)) {
+  }
+  grpc::Slice bytes;
+  EXPECT_TRUE(reply.DumpToSingleSlice(&bytes).ok());
+  return std::string(bytes.begin(), bytes.end());
+}
+
+TEST_F(RpcTest, AnswersTheStandardHealthCheckAndReflection) {
+  auto channel =
+      grpc::CreateChannel("unix:" + Socket().string(), grpc::InsecureChannelCredentials());
+  // HealthCheckResponse{status: SERVING}.
+  EXPECT_EQ(RawCall(channel, "/grpc.health.v1.Health/Check", ""), std::string("\x08\x01"));
+  // ServerReflectionRequest{list_services: "*"}.
+  const auto services = RawCall(
+      channel, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", "\x3a\x01*");
+  EXPECT_THAT(services, HasSubstr("hatchery.v1.Cache"));
+  EXPECT_THAT(services, HasSubstr("hatchery.v1.Factory"));
 }
 
 }  // namespace
