@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "base/log.h"
-#include "template/sha256.h"
+#include "base/sha256.h"
 
 namespace hatchery::cache {
 
@@ -42,7 +42,7 @@ std::string HashOf(const AcquireParams& params) {
   add(params.memory ? std::to_string(params.memory->count()) : "-");
   add(params.sandbox_id);
   add(params.hostname);
-  return tmpl::Sha256Of(text);
+  return Sha256Of(text);
 }
 
 }  // namespace

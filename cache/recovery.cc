@@ -49,7 +49,7 @@ Task<void> Cache::Recover(Deadline deadline) {
     if (const auto found = leases.find(vm.lease_id()); found != leases.end()) {
       lease = found->second;
     }
-    const std::string id = vm.id();
+    const std::string& id = vm.id();
     auto taken = co_await TakeOver(vm, lease, deadline);
     if (taken) {
       if (lease) leases.erase(lease->id());

@@ -11,11 +11,12 @@
 #include <vector>
 
 #include "base/files.h"
+#include "base/ids.h"
 #include "base/json.h"
+#include "base/sha256.h"
 #include "image/elf.h"
 #include "image/initramfs.h"
 #include "image/packages.h"
-#include "image/sha256.h"
 
 namespace hatchery::image {
 
@@ -53,7 +54,7 @@ bool HasRecordedSize(const Json& manifest, const char* output, const fs::path& p
 
 bool HasRecordedContent(const Json& manifest, const char* output, const fs::path& path) {
   if (!HasRecordedSize(manifest, output, path)) return false;
-  const auto digest = Sha256File(path);
+  const auto digest = Sha256OfFile(path);
   return digest && Recorded(manifest, output, "sha256") == Json(*digest);
 }
 
@@ -116,8 +117,8 @@ Result<void> Publish(const fs::path& out, Json manifest, const std::string& kern
   RETURN_IF_ERROR(SyncDirectory(out));
   RETURN_IF_ERROR(WriteFileAtomically(image.kernel, kernel));
   RETURN_IF_ERROR(WriteFileAtomically(image.initrd, initrd));
-  manifest["kernel"] = {{"size", kernel.size()}, {"sha256", Sha256(kernel)}};
-  manifest["initrd"] = {{"size", initrd.size()}, {"sha256", Sha256(initrd)}};
+  manifest["kernel"] = {{"size", kernel.size()}, {"sha256", ToHex(Sha256Of(kernel))}};
+  manifest["initrd"] = {{"size", initrd.size()}, {"sha256", ToHex(Sha256Of(initrd))}};
   return WriteFileAtomically(out / kManifest, DumpJson(manifest, 2) + "\n");
 }
 
@@ -173,7 +174,7 @@ class Builder {
 
   Task<Json> DescribeInputs(Package kernel, Package busybox) {
     ASSIGN_OR_CO_RETURN(const std::string agent, co_await workers_.Run([path = options_.agent] {
-      return Sha256File(path);
+      return Sha256OfFile(path);
     }));
     const auto describe = [](const Package& package) {
       return Json{

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "base/files.h"
-#include "image/sha256.h"
+#include "base/sha256.h"
 
 namespace hatchery::image {
 
@@ -124,7 +124,7 @@ Task<Package> PackageSource::Find(std::string name) {
 
 Task<fs::path> PackageSource::Fetch(Package package, fs::path cache) {
   const fs::path cached = cache / package.file_name;
-  const auto hash = [](fs::path path) { return [path] { return Sha256File(path); }; };
+  const auto hash = [](fs::path path) { return [path] { return Sha256OfFile(path); }; };
   std::error_code ignored;
   if (fs::exists(cached, ignored)) {
     ASSIGN_OR_CO_RETURN(const std::string digest, co_await workers_.Run(hash(cached)));

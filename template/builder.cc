@@ -4,8 +4,8 @@
 
 #include "base/log.h"
 #include "base/notifier.h"
+#include "base/sha256.h"
 #include "template/memory.h"
-#include "template/sha256.h"
 
 namespace hatchery::tmpl {
 

@@ -4,8 +4,8 @@
 #include <chrono>
 #include <optional>
 
+#include "base/sha256.h"
 #include "hatchery/store/v1/template.pb.h"
-#include "template/sha256.h"
 
 namespace hatchery::tmpl {
 

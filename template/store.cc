@@ -11,9 +11,9 @@
 #include "base/files.h"
 #include "base/log.h"
 #include "base/notifier.h"
+#include "base/sha256.h"
 #include "template/chunks.h"
 #include "template/memory.h"
-#include "template/sha256.h"
 #include "template/template_files.h"
 
 namespace hatchery::tmpl {

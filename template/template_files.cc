@@ -6,8 +6,8 @@
 #include <cerrno>
 
 #include "base/files.h"
+#include "base/sha256.h"
 #include "template/memory.h"
-#include "template/sha256.h"
 
 namespace hatchery::tmpl {
 

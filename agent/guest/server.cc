@@ -47,8 +47,8 @@ Result<std::unique_ptr<Server>> Server::Create(GuestSystem& system, bool listen_
     // Before the first look, or what appears between the two would be missed.
     auto source =
         UeventSource::Create(*self->loop_, [self](const Uevent& event) { self->OnUevent(event); });
-    if (source) self->uevents_ = *std::move(source);
     has_uevents = source.has_value();
+    if (source) self->uevents_ = *std::move(source);
   }
   self->onliner_ = std::make_unique<Onliner>(*self->loop_, *self->worker_, system, has_uevents);
   self->services_ =

@@ -12,9 +12,9 @@
 
 #include "base/files.h"
 #include "base/run.h"
+#include "base/sha256.h"
 #include "image/elf.h"
 #include "image/packages.h"
-#include "image/sha256.h"
 
 namespace hatchery::image {
 namespace {
@@ -110,9 +110,10 @@ class ImageTest : public testing::Test {
 
   void WriteStanzas() {
     const auto stanza = [&](const std::string& name, const std::string& depends) {
-      Write("lists/" + name, "Package: " + name + "\nVersion: 1\n" + depends + "Filename: pool/" +
-                                 name + ".deb\nSHA256: " +
-                                 Sha256File(Path("pool/" + name + ".deb")).value_or("none") + "\n");
+      Write("lists/" + name,
+            "Package: " + name + "\nVersion: 1\n" + depends + "Filename: pool/" + name +
+                ".deb\nSHA256: " + Sha256OfFile(Path("pool/" + name + ".deb")).value_or("none") +
+                "\n");
     };
     stanza("linux-image-9", "Depends: kmod, linux-base (>= 4)\n");
     stanza("linux-image-meta", "Depends: linux-image-9 (= 1)\n");

@@ -5,8 +5,8 @@
 
 #include <random>
 
+#include "base/sha256.h"
 #include "hatchery/store/v1/template.pb.h"
-#include "template/sha256.h"
 
 namespace hatchery::tmpl {
 namespace {

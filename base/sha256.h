@@ -9,7 +9,7 @@
 
 struct evp_md_ctx_st;
 
-namespace hatchery::tmpl {
+namespace hatchery {
 
 inline constexpr std::size_t kSha256Size = 32;
 
@@ -36,4 +36,4 @@ std::string Sha256Of(std::string_view bytes);
 // the file.
 Result<std::string> Sha256OfFile(const std::string& path);
 
-}  // namespace hatchery::tmpl
+}  // namespace hatchery

@@ -1,4 +1,4 @@
-#include "template/sha256.h"
+#include "base/sha256.h"
 
 #include <fcntl.h>
 #include <openssl/evp.h>
@@ -9,7 +9,7 @@
 #include "base/fd.h"
 #include "base/ids.h"
 
-namespace hatchery::tmpl {
+namespace hatchery {
 
 namespace {
 
@@ -59,4 +59,4 @@ Result<std::string> Sha256OfFile(const std::string& path) {
   }
 }
 
-}  // namespace hatchery::tmpl
+}  // namespace hatchery

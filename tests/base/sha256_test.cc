@@ -1,11 +1,11 @@
-#include "template/sha256.h"
+#include "base/sha256.h"
 
 #include <gtest/gtest.h>
 
 #include "base/files.h"
 #include "base/ids.h"
 
-namespace hatchery::tmpl {
+namespace hatchery {
 namespace {
 
 // FIPS 180-2, appendix B.1.
@@ -31,4 +31,4 @@ TEST(Sha256, ReadsFilesAndNamesWhatIsMissing) {
 }
 
 }  // namespace
-}  // namespace hatchery::tmpl
+}  // namespace hatchery
