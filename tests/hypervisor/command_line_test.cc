@@ -45,7 +45,7 @@ std::string Lines(const VmConfig& config, const QemuOptions& options = {.binary 
 
 constexpr const char* kDevices = R"(-chardev socket,id=agent,fd=10,server=on,wait=off
 -object rng-random,id=random0,filename=/dev/urandom
--device virtio-serial-pci,id=serial0,bus=pcie.0,addr=0x2
+-device virtio-serial-pci,id=serial0,max_ports=2,bus=pcie.0,addr=0x2
 -device virtserialport,bus=serial0.0,nr=1,chardev=agent,name=org.hatchery.agent.0
 -device virtio-rng-pci,id=rng0,bus=pcie.0,addr=0x3,rng=random0
 -chardev file,id=console,append=on,path=/run/vm-1/console.log
