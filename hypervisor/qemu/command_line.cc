@@ -127,8 +127,8 @@ std::string_view CpuModel(Accelerator accelerator) {
 }
 
 std::string KernelParameters(const VmConfig& config) {
-  // no_timer_check swiotlb=noforce: on a loaded host, an emulated guest otherwise panics in its timer test.
-  // panic=-1 reboot=t: a panic ends the VM at once.
+  // no_timer_check swiotlb=noforce: on a loaded host, an emulated guest otherwise panics in its
+  // timer test. panic=-1 reboot=t: a panic ends the VM at once.
   std::string parameters = "console=ttyS0 quiet panic=-1 reboot=t no_timer_check swiotlb=noforce";
   if (!config.image.empty()) parameters += " root=/dev/vda ro";
   if (!config.kernel_params.empty()) parameters += " " + config.kernel_params;
