@@ -86,6 +86,7 @@ Result<void> TimeOne(cli::Client& client, const v1::AcquireRequest& request, std
     return Internal("an acquire was not served by the pool, although it was full");
   }
   times.acquire.push_back(std::chrono::duration<double>(end - start).count());
+  times.inside.push_back(Seconds(acquired->total()));
   times.personalize.push_back(Seconds(acquired->personalize()));
   times.resize.push_back(Seconds(acquired->resize()));
   RETURN_IF_ERROR(Fill(client, pool));

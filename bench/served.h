@@ -24,6 +24,7 @@ Result<PoolCost> FillPool(cli::Client& client, std::uint32_t size);
 
 struct AcquireTimes {  // seconds, one entry per acquire
   std::vector<double> acquire;
+  std::vector<double> inside;       // the daemon's own count of the whole
   std::vector<double> personalize;  // the daemon's own count of that part
   std::vector<double> resize;       // likewise
   std::vector<double> refill;       // from the reply until another VM was warm in its place
