@@ -1,6 +1,8 @@
 #include "cache/pools.h"
 
 #include <algorithm>
+#include <boost/asio/post.hpp>
+#include <boost/asio/use_awaitable.hpp>
 
 #include "base/log.h"
 
@@ -264,8 +266,12 @@ VmPtr Pools::Take(const std::string& template_name, const tmpl::Manifest& manife
 }
 
 void Pools::Refill(const std::string& key) {
-  const auto found = pools_.find(key);
-  if (found != pools_.end()) Maintain(*found->second);
+  // Starting a VMM takes milliseconds of the loop: not before the caller's reply is on its way.
+  hatchers_.Spawn("refill pool " + key, [](Pools& self, std::string k) -> asio::awaitable<void> {
+    co_await asio::post(self.executor_, asio::use_awaitable);
+    const auto found = self.pools_.find(k);
+    if (found != self.pools_.end()) self.Maintain(*found->second);
+  }(*this, key));
 }
 
 void Pools::Remove(const VmPtr& vm) {
