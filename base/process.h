@@ -25,6 +25,8 @@ struct SpawnRequest {
   int stdin_fd = -1;
   int stdout_fd = -1;
   int stderr_fd = -1;
+  // Whether the kernel may back the child's memory with huge pages, where it asks for them.
+  bool huge_pages = true;
   // In a session of its own, so that no signal to our process group reaches it.
   bool new_session = true;
 };

@@ -65,6 +65,19 @@ TEST_F(ProcessTest, TheChildInheritsOnlyWhatItIsGiven) {
   EXPECT_EQ(ToString(status.value()), "exit code 0");
 }
 
+TEST_F(ProcessTest, HugePagesAreOffForTheChildAlone) {
+  const auto off_in = [&](bool huge_pages) {
+    SpawnRequest request;
+    request.argv = {"grep", "-q", "THP_enabled:[[:space:]]*0", "/proc/self/status"};
+    request.env = MinimalEnvironment();
+    request.huge_pages = huge_pages;
+    auto process = spawner_.Spawn(request).value();
+    return RunUntilDone(io_, process->Wait(After(seconds(20)))).value().value == 0;
+  };
+  EXPECT_TRUE(off_in(false));
+  EXPECT_FALSE(off_in(true));
+}
+
 TEST_F(ProcessTest, AdoptsByPidAndStartTimeOnly) {
   SpawnRequest request;
   request.argv = {"sleep", "1000"};
