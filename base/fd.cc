@@ -45,6 +45,10 @@ Result<UniqueFd> ListenUnix(const std::filesystem::path& path, unsigned mode, in
   ASSIGN_OR_RETURN(sockaddr_un address, UnixAddress(path));
   UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
   if (!fd) return ErrnoError(errno, "creating a unix socket");
+  struct stat found{};
+  if (::lstat(path.c_str(), &found) == 0 && !S_ISSOCK(found.st_mode)) {
+    return FailedPrecondition(path.string() + " is there and is not a socket; choose another path");
+  }
   if (::unlink(path.c_str()) != 0 && errno != ENOENT) {
     return ErrnoError(errno, "removing the stale socket " + path.string());
   }

@@ -153,7 +153,13 @@ Task<std::shared_ptr<const tmpl::LoadedTemplate>> Catalog::Current(const std::st
   const bool still_current = version != names_.end() && version->second.digest == digest;
   if (still_current && loaded) version->second.loaded = *loaded;
   if (still_current) version->second.problem = loaded ? "" : loaded.error().message;
-  if (!loaded) co_return Annotate(loaded.error(), "template '" + name + "'");
+  if (!loaded) {
+    Error error = Annotate(loaded.error(), "template '" + name + "'").error();
+    if (error.code == Code::kDataLoss) {
+      error.message += "; make it again with 'hatchery template create " + name + "'";
+    }
+    co_return std::unexpected(std::move(error));
+  }
   co_return *std::move(loaded);
 }
 

@@ -57,7 +57,12 @@ Result<void> CheckShape(const tmpl::Shape& shape, std::uint32_t vcpus, Bytes mem
 
 struct Pools::Pool {
   Pool(Executor executor, record::PoolRecord r)
-      : record(std::move(r)), key(PoolKey(record)), hatchers(executor) {}
+      : record(std::move(r)), key(PoolKey(record)), retry(executor), hatchers(executor) {}
+  // What made the clones fail may be gone: do not wait out the back-off.
+  void ForgetFailures() {
+    failures = 0;
+    retry.NotifyAll();
+  }
   record::PoolRecord record;
   std::string key;
   std::deque<VmPtr> warm;  // oldest first
@@ -66,6 +71,7 @@ struct Pools::Pool {
   int failures = 0;  // in a row
   std::string last_error;
   bool backing_off = false;
+  Notifier retry;  // ends a back-off early
   bool removed = false;
   TaskScope hatchers;
 };
@@ -127,7 +133,7 @@ Task<std::string> Pools::Set(const std::string& template_name, std::optional<std
   auto& pool = pools_[key];
   if (!pool) pool = std::make_shared<Pool>(executor_, record);
   pool->record = std::move(record);
-  pool->failures = 0;
+  pool->ForgetFailures();
   Maintain(*pool);
   co_return key;
 }
@@ -219,7 +225,7 @@ asio::awaitable<void> Pools::Hatch(std::shared_ptr<Pool> pool) {
   const auto backoff =
       std::min<std::chrono::nanoseconds>(kFirstBackoff * (1 << doublings), kLastBackoff);
   MaintainAll();  // the others need not wait
-  (void)co_await SleepFor(backoff);
+  (void)co_await pool->retry.Wait(After(backoff));
   pool->backing_off = false;
   MaintainAll();
 }
@@ -296,7 +302,7 @@ void Pools::OnTemplateChanged(const std::string& name) {
       vms_.End(vm, record::VM_PHASE_RELEASED, "its template has a new version");
       return true;
     });
-    pool->failures = 0;
+    pool->ForgetFailures();
   }
   MaintainAll();
 }

@@ -1,13 +1,50 @@
 // The only file that knows RocksDB.
 #include <rocksdb/db.h>
+#include <rocksdb/env.h>
 #include <rocksdb/table.h>
 #include <rocksdb/write_batch.h>
+#include <sys/statvfs.h>
 
+#include <array>
+#include <cstdio>
+
+#include "base/bytes.h"
+#include "base/log.h"
 #include "cache/kv_store.h"
 
 namespace hatchery::cache {
 
 namespace {
+
+constexpr std::size_t kWriteBuffer = 4 << 20;
+// RocksDB must never meet a full disk: Debian's is built with assertions, and after one append that
+// failed a later one, be it to its info log, aborts the process. So we refuse first, while a full
+// write buffer and a new log still fit. What ends things (and so gives room back) may go deeper.
+constexpr Bytes kHeadroom = Bytes::MiB(16);
+constexpr Bytes kHeadroomToEnd = Bytes(3 * kWriteBuffer);
+
+Result<void> CheckHeadroom(const std::filesystem::path& path, Bytes needed) {
+  struct statvfs fs{};
+  if (::statvfs(path.c_str(), &fs) != 0) return ErrnoError(errno, "looking at " + path.string());
+  const Bytes left(static_cast<std::uint64_t>(fs.f_bavail) * fs.f_frsize);
+  if (left >= needed) return {};
+  return MakeError(Code::kResourceExhausted, "the disk of the metadata store " + path.string() +
+                                                 " is full: " + ToString(left) + " left of the " +
+                                                 ToString(needed) + " it needs; free some space");
+}
+
+// What RocksDB has to say goes to our log, not to a file of its own.
+class InfoLog final : public rocksdb::Logger {
+ public:
+  InfoLog() : rocksdb::Logger(rocksdb::WARN_LEVEL) {}
+  using rocksdb::Logger::Logv;
+  void LogHeader(const char*, va_list) override {}
+  void Logv(const char* format, va_list arguments) override {
+    std::array<char, 1024> line{};
+    (void)std::vsnprintf(line.data(), line.size(), format, arguments);
+    log::Warning({}, std::string("metadata store: ") + line.data());
+  }
+};
 
 std::unexpected<Error> ConvertStatus(const rocksdb::Status& status, std::string_view what) {
   Code code = Code::kInternal;
@@ -28,15 +65,19 @@ std::string FullKey(Table table, std::string_view key) {
 
 class RocksDbStore final : public KvStore {
  public:
-  explicit RocksDbStore(std::unique_ptr<rocksdb::DB> db) : db_(std::move(db)) {}
+  RocksDbStore(std::filesystem::path path, std::unique_ptr<rocksdb::DB> db)
+      : path_(std::move(path)), db_(std::move(db)) {}
 
   Result<void> Write(const Batch& batch, Durability durability) override {
     rocksdb::WriteBatch changes;
+    bool ends = false;
     for (const auto& change : batch.changes()) {
+      ends |= change.is_delete;
       const auto key = FullKey(change.table, change.key);
       const auto status = change.is_delete ? changes.Delete(key) : changes.Put(key, change.value);
       if (!status.ok()) return ConvertStatus(status, "metadata store");
     }
+    RETURN_IF_ERROR(CheckHeadroom(path_, ends ? kHeadroomToEnd : kHeadroom));
     rocksdb::WriteOptions options;
     options.sync = durability == Durability::kHost;
     const auto status = db_->Write(options, &changes);
@@ -64,23 +105,26 @@ class RocksDbStore final : public KvStore {
   }
 
  private:
+  std::filesystem::path path_;
   std::unique_ptr<rocksdb::DB> db_;
 };
 
 }  // namespace
 
 Result<std::unique_ptr<KvStore>> OpenRocksDb(const std::filesystem::path& path) {
+  std::error_code error;
+  std::filesystem::create_directories(path, error);
+  if (error) return ErrnoError(error.value(), "creating " + path.string());
+  RETURN_IF_ERROR(CheckHeadroom(path, kHeadroom));
   rocksdb::Options options;
   options.create_if_missing = true;
   options.paranoid_checks = true;
   // A few thousand small records: the defaults are sized for another trade.
-  options.write_buffer_size = 4 << 20;
+  options.write_buffer_size = kWriteBuffer;
   options.max_write_buffer_number = 2;
   options.max_background_jobs = 1;
   options.max_open_files = 64;
-  options.keep_log_file_num = 2;
-  options.max_log_file_size = 1 << 20;
-  options.info_log_level = rocksdb::WARN_LEVEL;
+  options.info_log = std::make_shared<InfoLog>();
   options.stats_dump_period_sec = 0;
   options.stats_persist_period_sec = 0;
   // The tail of the log may be half written after a crash of the host; all before it counts.
@@ -91,8 +135,13 @@ Result<std::unique_ptr<KvStore>> OpenRocksDb(const std::filesystem::path& path) 
 
   rocksdb::DB* db = nullptr;
   const auto status = rocksdb::DB::Open(options, path.string(), &db);
+  if (status.IsCorruption()) {
+    return MakeError(Code::kDataLoss, "the metadata store " + path.string() +
+                                          " is damaged; restore it, or move it away to start " +
+                                          "without records: " + status.ToString());
+  }
   if (!status.ok()) return ConvertStatus(status, "opening the metadata store " + path.string());
-  return std::make_unique<RocksDbStore>(std::unique_ptr<rocksdb::DB>(db));
+  return std::make_unique<RocksDbStore>(path, std::unique_ptr<rocksdb::DB>(db));
 }
 
 }  // namespace hatchery::cache

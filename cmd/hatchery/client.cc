@@ -22,8 +22,12 @@ std::string Unreachable(const fs::path& socket, const std::string& server_messag
   const auto connection = ConnectUnix(socket);
   if (connection) {
     // The daemon lives: either it said why itself, or it went away in the middle.
-    const bool from_grpc = server_message.empty() || server_message.contains("Socket closed") ||
-                           server_message.contains("connect") || server_message.contains("recvmsg");
+    // The latter in gRPC's own words; the daemon's may speak of a VM's connections.
+    bool from_grpc = server_message.empty();
+    for (const char* words : {"Socket closed", "failed to connect to", "recvmsg:", "sendmsg:",
+                              "Connection reset by peer", "Broken pipe", "GOAWAY"}) {
+      from_grpc |= server_message.starts_with(words);
+    }
     return from_grpc ? "the daemon at " + socket.string() + " closed the connection; see its log"
                      : server_message;
   }

@@ -109,7 +109,10 @@ void AddTemplateCommands(CLI::App& app, Context& context) {
   CLI::App* verb = AddVerb(*tmpl, context, "create", "Boot a guest once and keep it as a template",
                            "hatchery template create big --vcpus 2 --memory 512M --max-memory 8G",
                            [&context, spec, force] { return Create(context, *spec, *force); });
-  verb->add_option("NAME", spec->name, "A name that exists gets a new version")->required();
+  // Empty would be 'default' to the daemon: here it is a script's unset variable.
+  verb->add_option("NAME", spec->name, "A name that exists gets a new version")
+      ->required()
+      ->check([](const std::string& name) { return name.empty() ? "must not be empty" : ""; });
   AddSpecOptions(verb, *spec);
   verb->add_flag("--force", *force, "Also if nothing it is made from has changed");
   AddJsonFlag(verb, context);
