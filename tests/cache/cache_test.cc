@@ -370,5 +370,155 @@ TEST_F(CacheTest, StoppingRefusesAcquiresAndKeepsLeasedVms) {
   EXPECT_NE(cache().vms().Find(vm), nullptr);
 }
 
+TEST_F(CacheTest, APoolRemovedWhileItClonesLeavesItsPlaceToOthers) {
+  Finish();
+  settings_.parallel_clones = 1;
+  Begin();
+  ASSERT_TRUE(Init(0).has_value());
+  ASSERT_TRUE(Init(0, "second").has_value());
+  auto set = [&](std::string name, std::uint32_t target) {
+    return Run(
+        cache().pools().Set(std::move(name), std::nullopt, std::nullopt, target, After(kLong)));
+  };
+  outside_.host.Inject(Verb::kLoad, {Fault::Kind::kHang});
+  ASSERT_TRUE(set("default", 1).has_value());
+  const auto key = set("second", 1).value();
+  ASSERT_TRUE(set("default", 0).has_value());
+  auto filled = Run(cache().pools().WaitFilled(key, [](const PoolInfo&) {}, After(10 * kMoment)));
+  EXPECT_TRUE(filled.has_value()) << ToString(filled.error());
+}
+
+TEST_F(CacheTest, SettingAPoolThatBacksOffClonesAtOnce) {
+  ASSERT_TRUE(Init(0).has_value());
+  outside_.host.Inject(Verb::kLoad, {Fault::Kind::kFail, {Code::kInternal, "bad state"}}, 2);
+  auto set = [&] {
+    return Run(cache().pools().Set("default", std::nullopt, std::nullopt, 2, After(kLong)));
+  };
+  ASSERT_TRUE(set().has_value());
+  while (OnlyPool().last_error.empty() || OnlyPool().filling > 0) {
+    ASSERT_TRUE(Run(SleepFor(std::chrono::milliseconds(1))).has_value());
+  }
+  ASSERT_TRUE(set().has_value());
+  EXPECT_EQ(OnlyPool().filling, 2u);
+  ASSERT_TRUE(Fill().has_value());
+}
+
+TEST_F(CacheTest, AVmThatARetryGotIsNotTakenBack) {
+  ASSERT_TRUE(Init(0).has_value());
+  const AcquireParams params{.request_id = RequestId("r1")};
+  const auto vm = Acquire(params)->vm;
+  ASSERT_EQ(Acquire(params)->vm, vm);
+  cache().leases().Undelivered(vm);
+  EXPECT_EQ(vm->phase(), record::VM_PHASE_ASSIGNED);
+  cache().leases().Undelivered(vm);
+  EXPECT_EQ(vm->phase(), record::VM_PHASE_RELEASED);
+}
+
+TEST_F(CacheTest, DeleteRefusesWhileAnOlderVersionIsLeased) {
+  ASSERT_TRUE(Init(0).has_value());
+  const auto vm = Acquire()->vm;
+  ASSERT_TRUE(
+      Run(cache().catalog().Create({}, true, [](std::string) {}, After(kLong))).has_value());
+  auto refused = Run(cache().DeleteTemplate("default", false, [](StepProgress) {}, After(kLong)));
+  ASSERT_FALSE(refused.has_value());
+  EXPECT_EQ(refused.error().code, Code::kFailedPrecondition);
+  EXPECT_EQ(vm->phase(), record::VM_PHASE_ASSIGNED);
+}
+
+asio::awaitable<void> AcquireInto(Cache& cache, std::optional<Result<Acquired>>& out) {
+  out = co_await cache.leases().Acquire({}, After(kLong));
+}
+
+Task<void> WaitForPhase(Cache& cache, Phase phase) {
+  for (;;) {
+    for (const auto& vm : cache.vms().List()) {
+      if (vm->phase() == phase) co_return Result<void>();
+    }
+    CO_RETURN_IF_ERROR(co_await SleepFor(std::chrono::milliseconds(1)));
+  }
+}
+
+TEST_F(CacheTest, AnAcquireThatIsTriedAgainIsNotServedFromADeletedTemplate) {
+  ASSERT_TRUE(Init(0).has_value());
+  outside_.agents.SetDelay(agent::Method::kPersonalize, std::chrono::milliseconds(50));
+  TaskScope scope(outside_.io.get_executor());
+  std::optional<Result<Acquired>> seen;
+  scope.Spawn("acquire", AcquireInto(cache(), seen));
+  Run([](Cache& c, TaskScope& s) -> Task<void> {
+    CO_RETURN_IF_ERROR(co_await WaitForPhase(c, record::VM_PHASE_ASSIGNED));
+    CO_RETURN_IF_ERROR(
+        co_await c.DeleteTemplate("default", true, [](StepProgress) {}, After(kLong)));
+    co_await s.Join();
+    co_return Result<void>();
+  }(cache(), scope))
+      .value();
+  ASSERT_TRUE(seen.has_value());
+  EXPECT_FALSE(seen->has_value());
+  ExpectVms(0);
+}
+
+TEST_F(CacheTest, ADrainEndsAlthoughAcquiresKeepComing) {
+  ASSERT_TRUE(Init(0).has_value());
+  outside_.host.SetDelay(Verb::kStart, std::chrono::milliseconds(2));
+  TaskScope scope(outside_.io.get_executor());
+  bool stop = false;
+  for (int i = 0; i < 4; ++i) {
+    scope.Spawn("acquire", [](Cache& c, const bool& done) -> asio::awaitable<void> {
+      while (!done) {
+        (void)co_await c.leases().Acquire({}, After(kLong));
+        (void)co_await SleepFor(std::chrono::microseconds(100));
+      }
+    }(cache(), stop));
+  }
+  auto drained = Run([](Cache& c, TaskScope& s, bool& done) -> Task<void> {
+    CO_RETURN_IF_ERROR(co_await WaitForPhase(c, record::VM_PHASE_ASSIGNED));
+    auto deleted =
+        co_await c.DeleteTemplate("default", true, [](StepProgress) {}, After(10 * kMoment));
+    done = true;
+    co_await s.Join();
+    co_return deleted;
+  }(cache(), scope, stop));
+  EXPECT_TRUE(drained.has_value()) << ToString(drained.error());
+  ExpectVms(0);
+}
+
+TEST_F(CacheTest, ATemplateDeletedWhileItIsReusedStaysDeleted) {
+  ASSERT_TRUE(Init(0).has_value());
+  outside_.host.SetDelay(Verb::kDescribe, std::chrono::milliseconds(20));
+  TaskScope scope(outside_.io.get_executor());
+  std::optional<Result<Catalog::Created>> seen;
+  scope.Spawn("create",
+              [](Cache& c, std::optional<Result<Catalog::Created>>& out) -> asio::awaitable<void> {
+                out = co_await c.catalog().Create({}, false, [](std::string) {}, After(kLong));
+              }(cache(), seen));
+  const auto described = outside_.host.calls(Verb::kDescribe);
+  Run([](Cache& c, Outside& o, std::size_t before, TaskScope& s) -> Task<void> {
+    while (o.host.calls(Verb::kDescribe) == before) {
+      CO_RETURN_IF_ERROR(co_await SleepFor(std::chrono::milliseconds(1)));
+    }
+    CO_RETURN_IF_ERROR(
+        co_await c.DeleteTemplate("default", false, [](StepProgress) {}, After(kLong)));
+    co_await s.Join();
+    co_return Result<void>();
+  }(cache(), outside_, described, scope))
+      .value();
+  ASSERT_TRUE(seen.has_value());
+  EXPECT_FALSE(seen->has_value());
+  EXPECT_TRUE(cache().catalog().Names().empty());
+}
+
+TEST_F(CacheTest, ALeasedVmThatDiesAsTheServiceStopsIsCleanedUp) {
+  ASSERT_TRUE(Init(0).has_value());
+  const auto id = Acquire()->vm->id();
+  Run([](Cache& c, Outside& o, VmId vm) -> Task<void> {
+    (void)o.host.Kill(vm);
+    co_await c.Drain(After(kLong));
+    co_await c.Stop(After(kLong));
+    co_return Result<void>();
+  }(cache(), outside_, id))
+      .value();
+  under_test_.reset();  // aborts if a task still runs
+}
+
 }  // namespace
 }  // namespace hatchery::cache
