@@ -449,43 +449,5 @@ TEST_F(CacheTest, ADrainEndsAlthoughAcquiresKeepComing) {
   ExpectVms(0);
 }
 
-TEST_F(CacheTest, ATemplateDeletedWhileItIsReusedStaysDeleted) {
-  ASSERT_TRUE(Init(0).has_value());
-  outside_.host.SetDelay(Verb::kDescribe, std::chrono::milliseconds(20));
-  TaskScope scope(outside_.io.get_executor());
-  std::optional<Result<Catalog::Created>> seen;
-  scope.Spawn("create",
-              [](Cache& c, std::optional<Result<Catalog::Created>>& out) -> asio::awaitable<void> {
-                out = co_await c.catalog().Create({}, false, [](std::string) {}, After(kLong));
-              }(cache(), seen));
-  const auto described = outside_.host.calls(Verb::kDescribe);
-  Run([](Cache& c, Outside& o, std::size_t before, TaskScope& s) -> Task<void> {
-    while (o.host.calls(Verb::kDescribe) == before) {
-      CO_RETURN_IF_ERROR(co_await SleepFor(std::chrono::milliseconds(1)));
-    }
-    CO_RETURN_IF_ERROR(
-        co_await c.DeleteTemplate("default", false, [](StepProgress) {}, After(kLong)));
-    co_await s.Join();
-    co_return Result<void>();
-  }(cache(), outside_, described, scope))
-      .value();
-  ASSERT_TRUE(seen.has_value());
-  EXPECT_FALSE(seen->has_value());
-  EXPECT_TRUE(cache().catalog().Names().empty());
-}
-
-TEST_F(CacheTest, ALeasedVmThatDiesAsTheServiceStopsIsCleanedUp) {
-  ASSERT_TRUE(Init(0).has_value());
-  const auto id = Acquire()->vm->id();
-  Run([](Cache& c, Outside& o, VmId vm) -> Task<void> {
-    (void)o.host.Kill(vm);
-    co_await c.Drain(After(kLong));
-    co_await c.Stop(After(kLong));
-    co_return Result<void>();
-  }(cache(), outside_, id))
-      .value();
-  under_test_.reset();  // aborts if a task still runs
-}
-
 }  // namespace
 }  // namespace hatchery::cache
