@@ -25,7 +25,11 @@ Cache::Cache(Dependencies d, Settings settings)
 Cache::~Cache() = default;
 
 Task<void> Cache::Start(Deadline deadline) {
-  CO_RETURN_IF_ERROR(co_await Recover(deadline));
+  if (auto recovered = co_await Recover(deadline); !recovered) {
+    co_await vms_.Stop();  // those that were taken over are watched
+    co_await catalog_.Stop();
+    co_return recovered;
+  }
   catalog_.Collect();
   pools_.Start();
   co_return Result<void>();
@@ -89,19 +93,26 @@ Task<void> Cache::DeleteTemplate(std::string name, bool drain, Say say, Deadline
     co_return FailedPrecondition("template " + info.digest.str() +
                                  " is an old version; it goes with its last VM");
   }
-  // Pooled VMs are not in anybody's use: leased ones are what a delete must not take away.
-  std::size_t leased = 0;
+  // Those of older versions too: they would be ended as well.
+  std::size_t clones = 0, leased = 0;
   for (const auto& vm : vms_.List()) {
-    if (vm->record.template_name() == info.name && vm->phase() == record::VM_PHASE_ASSIGNED) {
-      ++leased;
-    }
+    if (vm->record.template_name() != info.name) continue;
+    ++clones;
+    if (vm->phase() == record::VM_PHASE_ASSIGNED) ++leased;
   }
-  const std::size_t clones = vms_.CountOf(info.digest.str());
   if (clones > 0 && !drain) {
     co_return FailedPrecondition("template '" + info.name + "' has " + std::to_string(clones) +
                                  " VMs, " + std::to_string(leased) +
                                  " of them leased; drain it with --drain");
   }
+  // No new clones from here on, or a busy service would never be drained.
+  struct Closed {
+    Catalog& catalog;
+    const std::string& name;
+    ~Closed() { catalog.Reopen(name); }
+  };
+  catalog_.Close(info.name);
+  const Closed closed{catalog_, info.name};
   CO_RETURN_IF_ERROR(pools_.RemoveAllOf(info.name));
   say({"draining " + std::to_string(clones) + " VMs of '" + info.name + "'"});
   auto ended = co_await vms_.EndAll(

@@ -44,7 +44,8 @@ class Cache {
   ~Cache();
 
   // Reads the records, takes over the VMs of an earlier daemon that still run, ends and removes
-  // what is left of the others, and begins to fill the pools. Call once, before serving.
+  // what is left of the others, and begins to fill the pools. Call once, before serving. After a
+  // failure only the destructor may be called; VMs that live stay alive.
   Task<void> Start(Deadline deadline);
 
   // First half of stopping: refuses new acquires, lets running ones finish, undoes clones that are

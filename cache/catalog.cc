@@ -108,8 +108,12 @@ Task<Catalog::Created> Catalog::Create(TemplateSpec spec, bool force,
       co_return std::unexpected(pointed.error());
     }
   } else {
-    names_[name].loaded = built->loaded;
-    names_[name].problem.clear();
+    const auto version = names_.find(name);
+    if (version == names_.end() || version->second.digest != built->loaded->manifest().digest) {
+      co_return Aborted("template '" + name + "' was deleted meanwhile; try again");
+    }
+    version->second.loaded = built->loaded;
+    version->second.problem.clear();
   }
   Created created;
   created.reused = built->reused;
@@ -141,26 +145,32 @@ Result<void> Catalog::Point(const std::string& name,
 
 Task<std::shared_ptr<const tmpl::LoadedTemplate>> Catalog::Current(const std::string& name,
                                                                    Deadline deadline) {
-  ASSIGN_OR_CO_RETURN(const TemplateDigest digest, DigestOf(name));
-  if (auto loaded = IfLoaded(name)) co_return loaded;
-  auto load = [&]() -> Task<std::shared_ptr<const tmpl::LoadedTemplate>> {
-    ASSIGN_OR_CO_RETURN(const auto manifest, templates_.Get(digest));
-    CO_RETURN_IF_ERROR(co_await builder_.CheckCompatible(manifest, deadline));
-    co_return co_await templates_.Load(digest);
-  };
-  auto loaded = co_await load();
-  const auto version = names_.find(name);
-  const bool still_current = version != names_.end() && version->second.digest == digest;
-  if (still_current && loaded) version->second.loaded = *loaded;
-  if (still_current) version->second.problem = loaded ? "" : loaded.error().message;
-  if (!loaded) {
-    Error error = Annotate(loaded.error(), "template '" + name + "'").error();
-    if (error.code == Code::kDataLoss) {
-      error.message += "; make it again with 'hatchery template create " + name + "'";
+  for (;;) {
+    ASSIGN_OR_CO_RETURN(const TemplateDigest digest, DigestOf(name));
+    if (closed_.contains(name)) {
+      co_return FailedPrecondition("template '" + name + "' is being deleted");
     }
-    co_return std::unexpected(std::move(error));
+    if (auto loaded = IfLoaded(name)) co_return loaded;
+    auto load = [&]() -> Task<std::shared_ptr<const tmpl::LoadedTemplate>> {
+      ASSIGN_OR_CO_RETURN(const auto manifest, templates_.Get(digest));
+      CO_RETURN_IF_ERROR(co_await builder_.CheckCompatible(manifest, deadline));
+      co_return co_await templates_.Load(digest);
+    };
+    auto loaded = co_await load();
+    const auto version = names_.find(name);
+    // Deleted or made anew while it was read: once more.
+    if (version == names_.end() || version->second.digest != digest) continue;
+    if (loaded) version->second.loaded = *loaded;
+    version->second.problem = loaded ? "" : loaded.error().message;
+    if (!loaded) {
+      Error error = Annotate(loaded.error(), "template '" + name + "'").error();
+      if (error.code == Code::kDataLoss) {
+        error.message += "; make it again with 'hatchery template create " + name + "'";
+      }
+      co_return std::unexpected(std::move(error));
+    }
+    // As it is now: it may have been closed.
   }
-  co_return *std::move(loaded);
 }
 
 std::shared_ptr<const tmpl::LoadedTemplate> Catalog::IfLoaded(const std::string& name) const {

@@ -84,6 +84,11 @@ class Catalog {
   // The same without waiting: null if it is not loaded yet or there is none.
   std::shared_ptr<const tmpl::LoadedTemplate> IfLoaded(const std::string& name) const;
 
+  // While closed, Current() refuses with kFailedPrecondition, so that a drain comes to an end. Each
+  // Close() has its Reopen().
+  void Close(const std::string& name) { closed_.insert(name); }
+  void Reopen(const std::string& name) { closed_.erase(closed_.find(name)); }
+
   // kNotFound when there is no such name.
   Result<TemplateDigest> DigestOf(const std::string& name) const;
 
@@ -122,7 +127,8 @@ class Catalog {
   const Clock& clock_;
   DefaultGuest default_guest_;
   std::map<std::string, Version> names_;
-  std::set<std::string> building_;  // names
+  std::set<std::string> building_;     // names
+  std::multiset<std::string> closed_;  // likewise
   Notifier build_ended_;
   std::function<void(const std::string&)> on_changed_;
   std::set<TemplateDigest> retired_;  // on disk, without a name

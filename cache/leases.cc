@@ -69,7 +69,7 @@ void Leases::Restore(const std::vector<record::RequestRecord>& requests) {
       batch.Put(r);
     }
     if (r.ended_unix_ns() != 0) ended_.push_back(id);
-    requests_[id] = {std::move(r), false};
+    requests_[id] = {std::move(r), false, 1};
   }
   std::ranges::sort(ended_, {},
                     [&](const RequestId& id) { return requests_[id].record.ended_unix_ns(); });
@@ -113,7 +113,9 @@ Task<Acquired> Leases::Acquire(AcquireParams params, Deadline deadline) {
   if (has_id) {
     // Free again if it failed: a retry is served anew.
     if (acquired) {
-      requests_[params.request_id].pending = false;
+      Request& request = requests_[params.request_id];
+      request.pending = false;
+      request.holders = 1;
     } else {
       requests_.erase(params.request_id);
       RecordBatch batch;
@@ -144,7 +146,7 @@ Task<std::optional<Acquired>> Leases::JoinEarlier(const AcquireParams& params,
   for (;;) {
     const auto found = requests_.find(params.request_id);
     if (found == requests_.end()) co_return std::optional<Acquired>();
-    const Request& request = found->second;
+    Request& request = found->second;
     const std::string& id = params.request_id.str();
     if (request.record.request_sha256() != hash) {
       co_return AlreadyExists("request_id '" + id +
@@ -160,19 +162,20 @@ Task<std::optional<Acquired>> Leases::JoinEarlier(const AcquireParams& params,
                                    request.record.vm_id() +
                                    ", whose lease has ended; choose a new request_id");
     }
+    ++request.holders;
     co_return Acquired{vm, Source::kRepeat};
   }
 }
 
 Task<Acquired> Leases::AcquireNew(const AcquireParams& params, const std::string& hash,
                                   Deadline deadline) {
-  ASSIGN_OR_CO_RETURN(const auto from, co_await catalog_.Current(params.template_name, deadline));
-  const auto& shape = from->manifest().shape;
-  const auto vcpus = params.vcpus.value_or(shape.vcpus);
-  const auto memory = params.memory.value_or(shape.memory);
-  CO_RETURN_IF_ERROR(CheckShape(shape, vcpus, memory));
-
   for (int attempt = 1;; ++attempt) {
+    // Anew for each attempt: meanwhile it may have been deleted, or have a new version.
+    ASSIGN_OR_CO_RETURN(const auto from, co_await catalog_.Current(params.template_name, deadline));
+    const auto& shape = from->manifest().shape;
+    const auto vcpus = params.vcpus.value_or(shape.vcpus);
+    const auto memory = params.memory.value_or(shape.memory);
+    CO_RETURN_IF_ERROR(CheckShape(shape, vcpus, memory));
     VmPtr vm = pools_.Take(params.template_name, from->manifest(), vcpus, memory);
     const Source source = vm ? Source::kPool : Source::kClone;
     if (!vm) {
@@ -246,6 +249,9 @@ Task<Acquired> Leases::Assign(const VmPtr& vm, const AcquireParams& params, cons
 void Leases::Undelivered(const VmPtr& vm) {
   if (!vm->lease) return;
   const RequestId request(vm->lease->request_id());
+  // A retry may have got the VM meanwhile: then it is in use.
+  const auto found = requests_.find(request);
+  if (found != requests_.end() && --found->second.holders > 0) return;
   vms_.End(vm, record::VM_PHASE_RELEASED, "its caller went away before the reply");
   if (request.empty()) return;
   requests_.erase(request);

@@ -52,7 +52,8 @@ class Leases {
   // destroyed and the request id is free again.
   Task<Acquired> Acquire(AcquireParams params, Deadline deadline);
 
-  // The reply to an acquire did not reach its caller: takes the VM back.
+  // The reply to an acquire did not reach its caller: takes the VM back, unless another call with
+  // the same request id was answered with it.
   void Undelivered(const VmPtr& vm);
 
   // Ends the lease of `id`; returns when the VM is gone. kNotFound when there is no such VM,
@@ -71,6 +72,8 @@ class Leases {
   struct Request {
     record::RequestRecord record;
     bool pending = true;  // its first call still runs
+    // How many calls were answered with its VM, less those whose answer got lost.
+    std::size_t holders = 0;
   };
   Task<std::optional<Acquired>> JoinEarlier(const AcquireParams& params, const std::string& hash,
                                             Deadline deadline);

@@ -57,12 +57,7 @@ Result<void> CheckShape(const tmpl::Shape& shape, std::uint32_t vcpus, Bytes mem
 
 struct Pools::Pool {
   Pool(Executor executor, record::PoolRecord r)
-      : record(std::move(r)), key(PoolKey(record)), retry(executor), hatchers(executor) {}
-  // What made the clones fail may be gone: do not wait out the back-off.
-  void ForgetFailures() {
-    failures = 0;
-    retry.NotifyAll();
-  }
+      : record(std::move(r)), key(PoolKey(record)), hatchers(executor) {}
   record::PoolRecord record;
   std::string key;
   std::deque<VmPtr> warm;  // oldest first
@@ -70,10 +65,16 @@ struct Pools::Pool {
   std::uint64_t hits = 0, misses = 0;
   int failures = 0;  // in a row
   std::string last_error;
-  bool backing_off = false;
-  Notifier retry;  // ends a back-off early
+  Deadline retry_at{};  // no clone before, after one failed
   bool removed = false;
   TaskScope hatchers;
+
+  bool BackingOff() const { return std::chrono::steady_clock::now() < retry_at; }
+  // What made its clones fail may be gone.
+  void Forgive() {
+    failures = 0;
+    retry_at = {};
+  }
 };
 
 Pools::Pools(Executor executor, KvStore& store, Catalog& catalog, Vms& vms,
@@ -133,7 +134,7 @@ Task<std::string> Pools::Set(const std::string& template_name, std::optional<std
   auto& pool = pools_[key];
   if (!pool) pool = std::make_shared<Pool>(executor_, record);
   pool->record = std::move(record);
-  pool->ForgetFailures();
+  pool->Forgive();
   Maintain(*pool);
   co_return key;
 }
@@ -177,7 +178,7 @@ void Pools::Maintain(Pool& pool) {
     pool.warm.pop_front();
     vms_.End(surplus, record::VM_PHASE_RELEASED, "its pool was made smaller");
   }
-  while (running_ && !pool.removed && !pool.backing_off &&
+  while (running_ && !pool.removed && !pool.BackingOff() &&
          pool.warm.size() + pool.filling < pool.record.target() &&
          hatching_ < settings_.parallel_clones) {
     ++pool.filling;
@@ -214,19 +215,21 @@ asio::awaitable<void> Pools::Hatch(std::shared_ptr<Pool> pool) {
     MaintainAll();
     co_return;
   }
-  if (pool->removed || !running_) co_return;
+  if (pool->removed || !running_) {
+    MaintainAll();  // others may have waited for its place
+    co_return;
+  }
   pool->last_error = vm.error().message;
   ++pool->failures;
   log::Warning({.tmpl = name}, "filling pool " + pool->key + ": " + ToString(vm.error()));
-  changed_.NotifyAll();
-  if (pool->backing_off) co_return;
-  pool->backing_off = true;
+  const bool first_to_fail = !pool->BackingOff();
   const int doublings = std::min(pool->failures - 1, 10);
   const auto backoff =
       std::min<std::chrono::nanoseconds>(kFirstBackoff * (1 << doublings), kLastBackoff);
+  if (first_to_fail) pool->retry_at = After(backoff);
   MaintainAll();  // the others need not wait
-  (void)co_await pool->retry.Wait(After(backoff));
-  pool->backing_off = false;
+  if (!first_to_fail) co_return;
+  (void)co_await SleepFor(backoff);
   MaintainAll();
 }
 
@@ -272,7 +275,8 @@ VmPtr Pools::Take(const std::string& template_name, const tmpl::Manifest& manife
 }
 
 void Pools::Refill(const std::string& key) {
-  // Starting a VMM takes milliseconds of the loop: not before the caller's reply is on its way.
+  if (!running_ || !pools_.contains(key)) return;
+  // In a later turn of the loop: starting a VMM takes longer than the rest of an acquire.
   hatchers_.Spawn("refill pool " + key, [](Pools& self, std::string k) -> asio::awaitable<void> {
     co_await asio::post(self.executor_, asio::use_awaitable);
     const auto found = self.pools_.find(k);
@@ -302,7 +306,7 @@ void Pools::OnTemplateChanged(const std::string& name) {
       vms_.End(vm, record::VM_PHASE_RELEASED, "its template has a new version");
       return true;
     });
-    pool->ForgetFailures();
+    pool->Forgive();
   }
   MaintainAll();
 }

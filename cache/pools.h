@@ -59,7 +59,7 @@ class Pools {
   VmPtr Take(const std::string& template_name, const tmpl::Manifest& manifest, std::uint32_t vcpus,
              Bytes memory);
 
-  // Lets a pool refill after a Take(). Apart from it, so that the caller that took is served first.
+  // Lets a pool refill after a Take(), in a later turn of the loop: who took is served first.
   void Refill(const std::string& key);
 
   // A VM that was warm is so no more (it died): takes it out and refills.

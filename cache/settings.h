@@ -19,7 +19,7 @@ struct Settings {
   std::chrono::nanoseconds acquire_timeout = std::chrono::seconds(10);
   // For a guest that was not resized to confirm its new identity; past it the next VM is tried. One
   // that was resized has until the acquire's deadline.
-  std::chrono::nanoseconds personalize_timeout = std::chrono::seconds(5);
+  std::chrono::nanoseconds personalize_timeout = std::chrono::seconds(2);
   // Pool size that `factory init` sets when it is not told one.
   std::uint32_t pool_size = 4;
   // Keep warm VMs when the daemon stops, for the next one to adopt.

@@ -116,12 +116,19 @@ Task<VmPtr> Vms::Hatch(HatchRequest request, Deadline deadline) {
     return Internal("unknown clone stage");
   };
   factory::CloneRequest clone{vm->id(), std::move(request.from), request.vcpus, request.memory};
-  auto machine = co_await factory_.Clone(std::move(clone), observer, deadline);
-  if (!machine) {
-    Forget(vm);
-    co_return std::unexpected(machine.error());
+  const auto machine = std::make_shared<factory::Machine>();
+  auto made = co_await factory_.Clone(*machine, std::move(clone), observer, deadline);
+  if (!made) {
+    if (machine->vm) {
+      // Something of it is still there: it stays on record, and is tried again.
+      vm->machine = machine;
+      End(vm, record::VM_PHASE_FAILED, made.error().message);
+    } else {
+      Forget(vm);
+    }
+    co_return std::unexpected(made.error());
   }
-  vm->machine = *std::move(machine);
+  vm->machine = machine;
   vm->record.set_handle(vm->machine->vm->Handle());
   if (auto warm = Enter(*vm, record::VM_PHASE_WARM); !warm) {
     End(vm, record::VM_PHASE_FAILED, warm.error().message);
@@ -297,9 +304,10 @@ Task<void> Vms::EndAll(std::function<bool(const VmEntry&)> which, std::string_vi
 }
 
 asio::awaitable<void> Vms::Stop() {
-  co_await destroyers_.Join();
+  // In this order: a watcher whose VM has just died starts a destroyer.
   watchers_.Cancel();
   co_await watchers_.Join();
+  co_await destroyers_.Join();
 }
 
 }  // namespace hatchery::cache

@@ -39,7 +39,7 @@ struct VmEntry {
   record::VmRecord record;
   std::optional<record::LeaseRecord> lease;   // while ASSIGNED
   RequestId request;                          // that it was acquired by; stays after the lease
-  std::shared_ptr<factory::Machine> machine;  // from WARM on
+  std::shared_ptr<factory::Machine> machine;  // from WARM on, or FAILED
   OneShot<bool> gone;                         // nothing of it is left
 
   VmId id() const { return VmId(record.id()); }
@@ -66,7 +66,8 @@ class Vms {
   // Told when a VM that was warm or assigned died by itself, before it is cleaned up.
   void OnDied(std::function<void(const VmPtr&)> listener) { on_died_ = std::move(listener); }
 
-  // A new warm VM. On failure or cancellation nothing of it is left.
+  // A new warm VM. On failure or cancellation nothing of it is left, or, if its VMM withstands, it
+  // is FAILED and being destroyed.
   Task<VmPtr> Hatch(HatchRequest request, Deadline deadline);
 
   // Writes down, in one change, that `vm` (WARM) is leased; `request` if the caller gave an id. On

@@ -1,7 +1,6 @@
 #include "factory/factory.h"
 
 #include "base/files.h"
-#include "base/log.h"
 #include "base/shield.h"
 
 namespace hatchery::factory {
@@ -28,27 +27,27 @@ Factory::Factory(hypervisor::Driver& driver, agent::Connector& connector, tmpl::
                  const Clock& clock)
     : driver_(driver), connector_(connector), booter_(booter), clock_(clock) {}
 
-Task<std::unique_ptr<Machine>> Factory::Clone(CloneRequest request, StageObserver observer,
-                                              Deadline deadline) {
-  auto machine = std::make_unique<Machine>();
-  machine->from = request.from;
-  auto made = co_await Spawn(*machine, request, observer, deadline);
-  if (made) made = observer(CloneStage::kWarming, *machine->vm);
-  if (made) made = co_await Warm(*machine, deadline);
+Task<void> Factory::Clone(Machine& machine, CloneRequest request, StageObserver observer,
+                          Deadline deadline) {
+  machine.from = request.from;
+  auto made = co_await Spawn(machine, request, observer, deadline);
+  if (made) made = observer(CloneStage::kWarming, *machine.vm);
+  if (made) made = co_await Warm(machine, deadline);
   if (made && co_await IsCancelled()) made = Cancelled("cancelled");
   if (!made) {
     Error error = made.error();
-    if (machine->vm) {
-      const auto tail = machine->vm->ConsoleTail(Bytes::KiB(1));
+    if (machine.vm) {
+      const auto tail = machine.vm->ConsoleTail(Bytes::KiB(1));
       if (!tail.empty()) error.message += "; the guest's console ends with: " + tail;
     }
-    if (auto gone = co_await Destroy(*machine, After(kStopTimeout)); !gone) {
-      log::Error({.vm = request.id.str()},
-                 "a failed clone could not be removed: " + ToString(gone.error()));
+    if (auto gone = co_await Destroy(machine, After(kStopTimeout)); gone) {
+      machine = Machine();
+    } else {
+      error.message += "; and it could not be removed yet: " + gone.error().message;
     }
     co_return Annotate(std::move(error), "cloning " + request.id.str());
   }
-  co_return machine;
+  co_return made;
 }
 
 Task<void> Factory::Spawn(Machine& machine, const CloneRequest& request,

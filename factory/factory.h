@@ -59,12 +59,14 @@ class Factory {
   Factory(hypervisor::Driver& driver, agent::Connector& connector, tmpl::Booter& booter,
           const Clock& clock);
 
-  // A paused, warm clone: its VMM holds the template's memory privately, the agent has answered
-  // once over the connection that stays open, and the whole path of an assignment has run in the
-  // guest, so that the next run meets warm code and memory. On failure or cancellation nothing is
-  // left.
-  Task<std::unique_ptr<Machine>> Clone(CloneRequest request, StageObserver observer,
-                                       Deadline deadline);
+  // Makes `machine`, which is empty, a paused, warm clone: its VMM holds the template's memory
+  // privately, the agent has answered once over the connection that stays open, and the whole path
+  // of an assignment has run in the guest, so that the next run meets warm code and memory. On
+  // failure or cancellation nothing is left and `machine` is empty; or, if its VMM could not be
+  // ended within seconds, it is in `machine`, and the caller must Destroy() it. `machine` outlives
+  // the call.
+  Task<void> Clone(Machine& machine, CloneRequest request, StageObserver observer,
+                   Deadline deadline);
 
   // Boots a guest without a template until its agent answers.
   Task<std::unique_ptr<Machine>> ColdBoot(hypervisor::VmConfig config, Deadline deadline);

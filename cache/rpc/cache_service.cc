@@ -26,9 +26,7 @@ Task<api::AcquireResponse> HandleAcquire(cache::Cache& cache, AcquireParams para
                                          std::shared_ptr<Undelivered> undelivered) {
   ASSIGN_OR_CO_RETURN(const auto acquired,
                       co_await cache.leases().Acquire(std::move(params), deadline));
-  if (acquired.source != Source::kRepeat) {
-    *undelivered = [&cache, vm = acquired.vm] { cache.leases().Undelivered(vm); };
-  }
+  *undelivered = [&cache, vm = acquired.vm] { cache.leases().Undelivered(vm); };
   api::AcquireResponse reply;
   *reply.mutable_vm() = rpc::ToApi(*acquired.vm);
   reply.set_source(ToApi(acquired.source));

@@ -98,8 +98,12 @@ Result<std::unique_ptr<Server>> Server::Start(Executor executor, Cache& cache, D
 void Server::StopAccepting() {
   if (auto* health = impl_->server->GetHealthCheckService()) health->SetServingStatus(false);
   impl_->tasks.Cancel();
-  boost::system::error_code ignored;
-  impl_->acceptor.close(ignored);
+  if (!impl_->acceptor.is_open()) return;
+  // While we still listen: once we do not, another daemon may put its own socket there.
+  std::error_code ignored;
+  std::filesystem::remove(impl_->socket, ignored);
+  boost::system::error_code ignored_too;
+  impl_->acceptor.close(ignored_too);
 }
 
 asio::awaitable<void> Server::Stop(Deadline deadline) {
@@ -114,8 +118,6 @@ asio::awaitable<void> Server::Stop(Deadline deadline) {
     return true;
   });
   co_await impl_->tasks.Join();
-  std::error_code ignored;
-  std::filesystem::remove(impl_->socket, ignored);
 }
 
 }  // namespace hatchery::cache::rpc

@@ -28,11 +28,11 @@ class Server {
                                                Options options);
   ~Server();
 
-  // Says NOT_SERVING to health checks and takes no more connections.
+  // Says NOT_SERVING to health checks, takes no more connections and removes the socket.
   void StopAccepting();
 
-  // Lets running calls finish until `deadline`, cancels those that are left, waits for them, and
-  // removes the socket.
+  // StopAccepting(); lets running calls finish until `deadline`, cancels those that are left and
+  // waits for them.
   asio::awaitable<void> Stop(Deadline deadline);
 
  private:

@@ -70,7 +70,7 @@ struct Config {
 
   struct {
     std::chrono::nanoseconds timeout = std::chrono::seconds(10);
-    std::chrono::nanoseconds personalize_timeout = std::chrono::seconds(5);
+    std::chrono::nanoseconds personalize_timeout = std::chrono::seconds(2);
   } acquire;
 
   struct {

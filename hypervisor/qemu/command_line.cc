@@ -67,7 +67,8 @@ void AddMemory(Argv& argv, const VmConfig& config) {
 // saved state names them.
 Argv Devices(const VmConfig& config) {
   Argv devices = {
-      // Two ports: the console's reserved port 0, and ours. (31, the default, cost each VM 0.5 MiB.)
+      // Two ports: the console's reserved port 0, and ours. (31, the default, cost each VM 0.5
+      // MiB.)
       "virtio-serial-pci,id=serial0,max_ports=2,bus=pcie.0,addr=0x2",
       "virtserialport,bus=serial0.0,nr=1,chardev=agent,name=org.hatchery.agent.0",
       // A guest that was cloned needs fresh entropy at once.

@@ -55,8 +55,8 @@ Result<void> Spawn(Instance& vm, ProcessSpawner& spawner, const QemuOptions& opt
   SpawnRequest request;
   request.argv = CommandLine(options, vm.config, {.agent = agent.get(), .qmp = qmp.get()});
   request.env = MinimalEnvironment();
-  // An emulated VM gains nothing from the huge page that QEMU's ACPI tables would take: 2 MiB of the
-  // 19 that an idle clone costs. Under KVM, hot-added memory wants them.
+  // An emulated VM gains nothing from the huge page that QEMU's ACPI tables would take: 2 MiB of
+  // the 19 that an idle clone costs. Under KVM, hot-added memory wants them.
   request.huge_pages = vm.config.accelerator != Accelerator::kTcg;
   request.inherit = {agent.get(), qmp.get()};
   if (vm.config.template_memory_fd >= 0) request.inherit.push_back(vm.config.template_memory_fd);

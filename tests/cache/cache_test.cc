@@ -370,5 +370,84 @@ TEST_F(CacheTest, StoppingRefusesAcquiresAndKeepsLeasedVms) {
   EXPECT_NE(cache().vms().Find(vm), nullptr);
 }
 
+TEST_F(CacheTest, AVmThatARetryGotIsNotTakenBack) {
+  ASSERT_TRUE(Init(0).has_value());
+  const AcquireParams params{.request_id = RequestId("r1")};
+  const auto vm = Acquire(params)->vm;
+  ASSERT_EQ(Acquire(params)->vm, vm);
+  cache().leases().Undelivered(vm);
+  EXPECT_EQ(vm->phase(), record::VM_PHASE_ASSIGNED);
+  cache().leases().Undelivered(vm);
+  EXPECT_EQ(vm->phase(), record::VM_PHASE_RELEASED);
+}
+
+TEST_F(CacheTest, DeleteRefusesWhileAnOlderVersionIsLeased) {
+  ASSERT_TRUE(Init(0).has_value());
+  const auto vm = Acquire()->vm;
+  ASSERT_TRUE(
+      Run(cache().catalog().Create({}, true, [](std::string) {}, After(kLong))).has_value());
+  auto refused = Run(cache().DeleteTemplate("default", false, [](StepProgress) {}, After(kLong)));
+  ASSERT_FALSE(refused.has_value());
+  EXPECT_EQ(refused.error().code, Code::kFailedPrecondition);
+  EXPECT_EQ(vm->phase(), record::VM_PHASE_ASSIGNED);
+}
+
+asio::awaitable<void> AcquireInto(Cache& cache, std::optional<Result<Acquired>>& out) {
+  out = co_await cache.leases().Acquire({}, After(kLong));
+}
+
+Task<void> WaitForPhase(Cache& cache, Phase phase) {
+  for (;;) {
+    for (const auto& vm : cache.vms().List()) {
+      if (vm->phase() == phase) co_return Result<void>();
+    }
+    CO_RETURN_IF_ERROR(co_await SleepFor(std::chrono::milliseconds(1)));
+  }
+}
+
+TEST_F(CacheTest, AnAcquireThatIsTriedAgainIsNotServedFromADeletedTemplate) {
+  ASSERT_TRUE(Init(0).has_value());
+  outside_.agents.SetDelay(agent::Method::kPersonalize, std::chrono::milliseconds(50));
+  TaskScope scope(outside_.io.get_executor());
+  std::optional<Result<Acquired>> seen;
+  scope.Spawn("acquire", AcquireInto(cache(), seen));
+  Run([](Cache& c, TaskScope& s) -> Task<void> {
+    CO_RETURN_IF_ERROR(co_await WaitForPhase(c, record::VM_PHASE_ASSIGNED));
+    CO_RETURN_IF_ERROR(
+        co_await c.DeleteTemplate("default", true, [](StepProgress) {}, After(kLong)));
+    co_await s.Join();
+    co_return Result<void>();
+  }(cache(), scope))
+      .value();
+  ASSERT_TRUE(seen.has_value());
+  EXPECT_FALSE(seen->has_value());
+  ExpectVms(0);
+}
+
+TEST_F(CacheTest, ADrainEndsAlthoughAcquiresKeepComing) {
+  ASSERT_TRUE(Init(0).has_value());
+  outside_.host.SetDelay(Verb::kStart, std::chrono::milliseconds(2));
+  TaskScope scope(outside_.io.get_executor());
+  bool stop = false;
+  for (int i = 0; i < 4; ++i) {
+    scope.Spawn("acquire", [](Cache& c, const bool& done) -> asio::awaitable<void> {
+      while (!done) {
+        (void)co_await c.leases().Acquire({}, After(kLong));
+        (void)co_await SleepFor(std::chrono::microseconds(100));
+      }
+    }(cache(), stop));
+  }
+  auto drained = Run([](Cache& c, TaskScope& s, bool& done) -> Task<void> {
+    CO_RETURN_IF_ERROR(co_await WaitForPhase(c, record::VM_PHASE_ASSIGNED));
+    auto deleted =
+        co_await c.DeleteTemplate("default", true, [](StepProgress) {}, After(10 * kMoment));
+    done = true;
+    co_await s.Join();
+    co_return deleted;
+  }(cache(), scope, stop));
+  EXPECT_TRUE(drained.has_value()) << ToString(drained.error());
+  ExpectVms(0);
+}
+
 }  // namespace
 }  // namespace hatchery::cache

@@ -115,5 +115,30 @@ TEST_F(RecoveryTest, RequestIdsAreForgottenAnHourAfterTheirLease) {
   EXPECT_TRUE(Acquire(params).has_value());
 }
 
+TEST_F(RecoveryTest, AStartThatFailsLeavesTheVmsAsTheyWere) {
+  ASSERT_TRUE(Init(1).has_value());
+  ASSERT_TRUE(Acquire().has_value());
+  ASSERT_TRUE(Fill().has_value());
+  Die();
+  // Forgetting this one fails, when the others were taken over already.
+  record::VmRecord half;
+  half.set_id("vm-half");
+  half.set_phase(record::VM_PHASE_LOADED);
+  half.set_host_boot_id("boot-1");
+  RecordBatch batch;
+  batch.Put(half);
+  ASSERT_TRUE(batch.Commit(outside_.store).has_value());
+  outside_.store.before_write = [](const KvStore::Batch&) -> Result<void> {
+    return ResourceExhausted("no space left on device");
+  };
+  under_test_ = std::make_unique<CacheUnderTest>(outside_, settings_, "boot-1");
+  EXPECT_EQ(Run(cache().Start(After(kLong))).error().code, Code::kResourceExhausted);
+  under_test_.reset();  // aborts if a task still runs
+  outside_.store.before_write = nullptr;
+  EXPECT_EQ(outside_.host.live().size(), 2u);
+  Begin();
+  ExpectVms(2);
+}
+
 }  // namespace
 }  // namespace hatchery::cache

@@ -59,6 +59,15 @@ class RpcTest : public CacheFixture {
     return promise.get_future().get();
   }
 
+  // The fakes belong to the loop's thread.
+  template <class Act>
+  void Arrange(Act act) {
+    OnLoop([](Act a) -> asio::awaitable<bool> {
+      a();
+      co_return true;
+    }(std::move(act)));
+  }
+
   std::unique_ptr<grpc::ClientContext> Context(std::chrono::milliseconds timeout = kLong) {
     auto context = std::make_unique<grpc::ClientContext>();
     context->set_deadline(std::chrono::system_clock::now() + timeout);
@@ -149,7 +158,7 @@ TEST_F(RpcTest, ABadFieldIsNamedInTheDetails) {
 
 TEST_F(RpcTest, ADeadlineDuringAnAcquireLeavesNoVm) {
   ASSERT_TRUE(InitFactory(0).ok());
-  outside_.agents.HangNext(agent::Method::kPersonalize);
+  Arrange([this] { outside_.agents.HangNext(agent::Method::kPersonalize); });
   api::AcquireResponse reply;
   EXPECT_EQ(Acquire({}, &reply, std::chrono::milliseconds(100)).error_code(),
             grpc::StatusCode::DEADLINE_EXCEEDED);
@@ -158,7 +167,8 @@ TEST_F(RpcTest, ADeadlineDuringAnAcquireLeavesNoVm) {
 
 TEST_F(RpcTest, AClientThatCancelsLeavesNoVm) {
   ASSERT_TRUE(InitFactory(0).ok());
-  outside_.agents.SetDelay(agent::Method::kPersonalize, std::chrono::seconds(20));
+  Arrange(
+      [this] { outside_.agents.SetDelay(agent::Method::kPersonalize, std::chrono::seconds(20)); });
   auto context = Context();
   std::thread client([&] {
     api::AcquireResponse reply;
@@ -201,6 +211,20 @@ TEST_F(RpcTest, TheSocketHasItsModeAndASecondServerIsRefused) {
   EXPECT_EQ(second.error().code, Code::kFailedPrecondition);
 }
 
+// A daemon that stops must not take away the socket of the one that came after it.
+TEST_F(RpcTest, AStoppingServerLeavesTheSocketOfItsSuccessor) {
+  auto succeed = [this]() -> Task<std::unique_ptr<Server>> {
+    server_->StopAccepting();
+    auto next = Server::Start(outside_.io.get_executor(), cache(), {}, {Socket(), 0660});
+    co_await server_->Stop(After(kMoment));
+    co_return next;
+  };
+  auto next = OnLoop(succeed());
+  ASSERT_TRUE(next.has_value()) << ToString(next.error());
+  server_ = *std::move(next);
+  EXPECT_TRUE(fs::exists(Socket()));
+}
+
 TEST_F(RpcTest, AnEnormousRequestIsRefusedAndTheServiceGoesOn) {
   ASSERT_TRUE(InitFactory(1).ok());
   api::AcquireResponse acquired;
@@ -220,7 +244,7 @@ TEST_F(RpcTest, AnEnormousRequestIsRefusedAndTheServiceGoesOn) {
 
 TEST_F(RpcTest, ABrokenStreamDoesNotStopARefill) {
   ASSERT_TRUE(InitFactory(0).ok());
-  outside_.host.SetDelay(Verb::kStart, std::chrono::milliseconds(5));
+  Arrange([this] { outside_.host.SetDelay(Verb::kStart, std::chrono::milliseconds(5)); });
   api::SetPoolRequest request;
   request.set_target(5);
   request.set_wait(true);

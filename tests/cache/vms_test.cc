@@ -80,5 +80,16 @@ TEST_F(VmsTest, ACloneThatHangsEndsAtItsDeadlineAndLeavesNothing) {
   ExpectVms(0);
 }
 
+TEST_F(VmsTest, AFailedCloneStaysOnRecordUntilItsVmmIsGone) {
+  ASSERT_TRUE(Init(0).has_value());
+  outside_.host.Inject(Verb::kLoad, {Fault::Kind::kFail, {Code::kInternal, "bad state"}});
+  outside_.host.Inject(Verb::kStop, {Fault::Kind::kHang});  // as long as the clone tries
+  outside_.host.Inject(Verb::kStop, {Fault::Kind::kFail, {Code::kInternal, "stuck"}}, 3);
+  EXPECT_FALSE(Acquire().has_value());
+  ExpectVms(1);
+  Run(cache().vms().EndAll([](const VmEntry&) { return true; }, "", After(kLong))).value();
+  ExpectVms(0);
+}
+
 }  // namespace
 }  // namespace hatchery::cache
