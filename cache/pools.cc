@@ -123,6 +123,7 @@ Task<std::string> Pools::Set(const std::string& template_name, std::optional<std
   auto record =
       MakeRecord(template_name, vcpus.value_or(shape.vcpus), memory.value_or(shape.memory), target);
   CO_RETURN_IF_ERROR(CheckShape(shape, record.vcpus(), Bytes(record.memory_bytes())));
+  record.set_follows_template(!vcpus && !memory);
   const std::string key = PoolKey(record);
   if (target == 0) {
     CO_RETURN_IF_ERROR(Erase(key));
@@ -299,6 +300,7 @@ void Pools::OnTemplateChanged(const std::string& name) {
     }
     return;
   }
+  if (const auto loaded = catalog_.IfLoaded(name)) Refit(name, loaded->manifest().shape);
   for (auto& [key, pool] : pools_) {
     if (pool->record.template_name() != name) continue;
     std::erase_if(pool->warm, [&](const VmPtr& vm) {
@@ -309,6 +311,34 @@ void Pools::OnTemplateChanged(const std::string& name) {
     pool->Forgive();
   }
   MaintainAll();
+}
+
+void Pools::Refit(const std::string& name, const tmpl::Shape& shape) {
+  std::vector<std::shared_ptr<Pool>> misfits;
+  for (const auto& [key, pool] : pools_) {
+    const auto& r = pool->record;
+    if (r.template_name() != name) continue;
+    const bool fits = r.follows_template()
+                          ? r.vcpus() == shape.vcpus && Bytes(r.memory_bytes()) == shape.memory
+                          : CheckShape(shape, r.vcpus(), Bytes(r.memory_bytes())).has_value();
+    if (!fits) misfits.push_back(pool);
+  }
+  for (const auto& pool : misfits) {
+    auto moved = Erase(pool->key);
+    if (moved && pool->record.follows_template()) {
+      auto record = MakeRecord(name, shape.vcpus, shape.memory, pool->record.target());
+      record.set_follows_template(true);
+      RecordBatch batch;
+      batch.Put(record);
+      moved = batch.Commit(store_, Durability::kHost);
+      if (moved) pools_[PoolKey(record)] = std::make_shared<Pool>(executor_, record);
+    } else if (moved) {
+      log::Warning({.tmpl = name}, "pool " + pool->key +
+                                       " is removed: the template's new version " +
+                                       "cannot have its shape");
+    }
+    if (!moved) log::Error({.tmpl = name}, "refitting pools: " + ToString(moved.error()));
+  }
 }
 
 PoolInfo Pools::InfoOf(const Pool& pool) const {

@@ -66,7 +66,8 @@ class Pools {
   void Remove(const VmPtr& vm);
 
   // A template's name points at another version, or at none: warm VMs of the old one go and new
-  // ones are made. Pools of a deleted name go.
+  // ones are made. A pool of the template's own shape takes the new version's; a pool of a shape
+  // that the new version cannot have goes, as do all pools of a deleted name.
   void OnTemplateChanged(const std::string& name);
 
   // Removes a template's pools and their warm VMs, and stops the clones being made for them.
@@ -80,6 +81,7 @@ class Pools {
  private:
   struct Pool;
   void Maintain(Pool& pool);
+  void Refit(const std::string& name, const tmpl::Shape& shape);
   void MaintainAll();
   asio::awaitable<void> Hatch(std::shared_ptr<Pool> pool);
   PoolInfo InfoOf(const Pool& pool) const;

@@ -40,5 +40,27 @@ TEST_F(PoolsTest, SettingAPoolThatBacksOffClonesAtOnce) {
   ASSERT_TRUE(Fill().has_value());
 }
 
+TEST_F(PoolsTest, PoolsFollowATemplateWhoseShapeChanges) {
+  ASSERT_TRUE(Init(2).has_value());
+  ASSERT_TRUE(Run(cache().pools().Set("default", 1, Bytes::MiB(256), 1, After(kLong))).has_value());
+  ASSERT_TRUE(Run(cache().pools().Set("default", 3, Bytes::MiB(512), 1, After(kLong))).has_value());
+  TemplateSpec spec;
+  spec.vcpus = 2;
+  spec.memory = Bytes::MiB(384);
+  ASSERT_TRUE(Run(cache().catalog().Create(spec, false, [](std::string) {}, After(kLong))));
+  ASSERT_TRUE(Fill().has_value());
+  // The template's own shape moved along; 1 vCPU is less than there is now; 3 and 512 MiB still
+  // fit.
+  std::vector<std::string> keys;
+  for (const auto& pool : cache().pools().List()) keys.push_back(pool.key);
+  EXPECT_EQ(keys, (std::vector<std::string>{"default/2/402653184", "default/3/536870912"}));
+  const auto acquired = Acquire();
+  ASSERT_TRUE(acquired.has_value()) << ToString(acquired.error());
+  EXPECT_EQ(acquired->source, Source::kPool);
+  EXPECT_EQ(acquired->vm->record.vcpus(), 2u);
+  // And so it is after a restart.
+  EXPECT_EQ(outside_.store.Scan(Table::kPools).value().size(), 2u);
+}
+
 }  // namespace
 }  // namespace hatchery::cache
