@@ -72,8 +72,7 @@ std::vector<std::string> Notes(const Plan& plan) {
   auto n = [](auto number) { return std::to_string(number); };
   return {
       "VMs of 1 vCPU and 256 MiB; all on the same QEMU and accelerator, in one run",
-      "ratios are of medians; percentiles are nearest-rank, so below 100 samples p99 is the "
-      "maximum",
+      "ratios are of medians; percentiles are nearest-rank: below 100 samples, p99 is the maximum",
       "acquires: " + n(plan.acquires) + " (resized: " + n(plan.resized) +
           "), one at a time over the unix socket, each from a full pool with nothing else going "
           "on; " +
