@@ -36,8 +36,11 @@ asio::awaitable<void> TalkToAgent(hypervisor::Vm& vm, agent::Connector& connecto
     Result<void> answer;
     if (!client) {
       auto connected = co_await connector.Connect(endpoint, attempt);
-      if (connected) client = *std::move(connected);
-      if (!connected) answer = std::unexpected(connected.error());
+      if (connected) {
+        client = *std::move(connected);
+      } else {
+        answer = std::unexpected(connected.error());
+      }
     }
     if (client) answer = co_await client->Check(attempt);
     if (answer) {
