@@ -91,7 +91,7 @@ step "acquire: 2 vCPUs, 512 MiB" acquire
 step "run a command in the VM" run_command
 step "release the VM" release
 step "stop the daemon" stop_daemon
-step "measure" hatchery-figures --image build/guest --json "$state/figures.json"
+step "measure" hatchery-figures --image build/guest --samples 20 --json "$state/figures.json"
 
 echo
 echo "What each step took, as whole commands:"
