@@ -117,13 +117,7 @@ Task<Acquired> Leases::Acquire(AcquireParams params, Deadline deadline) {
       request.pending = false;
       request.holders = 1;
     } else {
-      requests_.erase(params.request_id);
-      RecordBatch batch;
-      batch.DeleteRequest(params.request_id);
-      if (auto written = batch.Commit(store_); !written) {
-        log::Error({.request = params.request_id.str()},
-                   "forgetting a request: " + ToString(written.error()));
-      }
+      ForgetRequest(params.request_id);
     }
   }
   if (!acquired) {
@@ -254,11 +248,15 @@ void Leases::Undelivered(const VmPtr& vm) {
   if (found != requests_.end() && --found->second.holders > 0) return;
   vms_.End(vm, record::VM_PHASE_RELEASED, "its caller went away before the reply");
   if (request.empty()) return;
-  requests_.erase(request);
+  ForgetRequest(request);
+}
+
+void Leases::ForgetRequest(const RequestId& id) {
+  requests_.erase(id);
   RecordBatch batch;
-  batch.DeleteRequest(request);
+  batch.DeleteRequest(id);
   if (auto written = batch.Commit(store_); !written) {
-    log::Error({.request = request.str()}, "forgetting a request: " + ToString(written.error()));
+    log::Error({.request = id.str()}, "forgetting a request: " + ToString(written.error()));
   }
 }
 

@@ -82,6 +82,8 @@ class Leases {
   Task<Acquired> Assign(const VmPtr& vm, const AcquireParams& params, const std::string& hash,
                         std::uint32_t vcpus, Bytes memory, Deadline deadline);
   Result<VmPtr> FindLeased(const VmId& id) const;
+  // A request that was not served after all: its id is free again.
+  void ForgetRequest(const RequestId& id);
   void ForgetOldRequests(RecordBatch& batch);
 
   KvStore& store_;
