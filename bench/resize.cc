@@ -1,0 +1,7 @@
+#include "bench/benchmark.h"
+
+namespace hatchery::bench {
+
+Result<Section> MeasureResize(const Setup&, const ResizePlan&) { return Unimplemented("resize"); }
+
+}  // namespace hatchery::bench
