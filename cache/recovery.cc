@@ -86,6 +86,7 @@ Task<void> Cache::TakeOver(record::VmRecord record, std::optional<record::LeaseR
   ASSIGN_OR_CO_RETURN(machine->agent,
                       co_await deps_.connector.Connect(machine->vm->endpoints().agent, at));
   const auto vm = vms_.Adopt(std::move(record), std::move(lease), std::move(machine));
+  onlining_.Follow(vm);
   log::Info({.vm = vm->record.id()}, "taken over, " + std::string(PhaseName(vm->phase())));
   if (warm && !pools_.TakeIn(vm)) {
     vms_.End(vm, record::VM_PHASE_RELEASED, "no pool wants it any more");

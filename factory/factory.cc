@@ -136,8 +136,10 @@ Task<Assigned> Factory::Assign(Machine& machine, Assignment assignment, Deadline
   identity.time = clock_.Now();
   identity.hostname = std::move(assignment.hostname);
   identity.machine_id = std::move(assignment.machine_id);
-  identity.vcpus = machine.vm->vcpus();
-  identity.memory = machine.vm->memory();
+  if (assignment.await_resize) {
+    identity.vcpus = machine.vm->vcpus();
+    identity.memory = machine.vm->memory();
+  }
   ASSIGN_OR_CO_RETURN(assigned.report, co_await machine.agent->Personalize(identity, deadline));
   if (!assigned.report.reseeded) {
     co_return Internal("the agent did not confirm the reseed of " + machine.vm->config().id.str());
