@@ -11,7 +11,7 @@ Cache::Cache(Dependencies d, Settings settings)
            std::string(deps_.driver.name()), deps_.host_boot_id),
       catalog_(deps_.executor, deps_.store, deps_.templates, deps_.builder, vms_, settings_,
                deps_.clock, deps_.default_guest),
-      pools_(deps_.executor, deps_.store, catalog_, vms_, settings_),
+      pools_(deps_.executor, deps_.store, catalog_, vms_, settings_, deps_.clock),
       onlining_(deps_.executor, vms_),
       leases_(deps_.executor, deps_.store, deps_.factory, catalog_, pools_, vms_, onlining_,
               settings_, deps_.clock) {

@@ -153,6 +153,7 @@ api::Pool ToApi(const PoolInfo& info) {
   out.set_hits(info.hits);
   out.set_misses(info.misses);
   out.set_last_error(info.last_error);
+  out.set_learned(info.learned);
   return out;
 }
 

@@ -114,6 +114,7 @@ Json ToJson(const v1::Pool& pool) {
               {"vcpus", pool.vcpus()},
               {"memory_bytes", pool.memory_bytes()},
               {"target", pool.target()},
+              {"learned", pool.learned()},
               {"warm", pool.warm()},
               {"filling", pool.filling()},
               {"leased", pool.leased()},

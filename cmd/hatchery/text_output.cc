@@ -141,12 +141,14 @@ std::string PoolTable(const google::protobuf::RepeatedPtrField<v1::Pool>& pools)
                {"LEASED", Align::kRight},
                {"HITS", Align::kRight},
                {"MISSES", Align::kRight},
+               {"MADE BY"},
                {"LAST ERROR"}});
   for (const v1::Pool& pool : pools) {
     table.Add({pool.template_name(), std::to_string(pool.vcpus()), Size(pool.memory_bytes()),
                std::to_string(pool.target()), std::to_string(pool.warm()),
                std::to_string(pool.filling()), std::to_string(pool.leased()),
-               std::to_string(pool.hits()), std::to_string(pool.misses()), pool.last_error()});
+               std::to_string(pool.hits()), std::to_string(pool.misses()),
+               pool.learned() ? "demand" : "operator", pool.last_error()});
   }
   return table.Render();
 }
