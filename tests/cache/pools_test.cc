@@ -187,6 +187,27 @@ TEST_F(LearnedPoolsTest, GoesWhenItsShapeBecomesTheTemplates) {
   SettleAt(1);
 }
 
+TEST_F(LearnedPoolsTest, AnOperatorsPoolIsRefilledFirst) {
+  ASSERT_TRUE(Init(1, "zoo").has_value());  // by its key, after the learned one
+  LearnTwo();
+  Finish();
+  settings_.parallel_clones = 1;
+  outside_.host.Inject(Verb::kStart, {Fault::Kind::kHang});
+  Begin();
+  for (const auto& pool : cache().pools().List()) {
+    EXPECT_EQ(pool.filling, pool.key.starts_with("default/1/") ? 1u : 0u) << pool.key;
+  }
+  const auto first =
+      Run(cache().pools().Set("default", std::nullopt, std::nullopt, 0, After(kLong)));
+  ASSERT_TRUE(first.has_value());
+  while (cache().pools().List().at(1).warm == 0) {
+    EXPECT_EQ(Learned()->warm, 0u);
+    ASSERT_TRUE(Run(SleepFor(std::chrono::milliseconds(1))).has_value());
+  }
+  ASSERT_TRUE(Fill().has_value());
+  EXPECT_EQ(Learned()->warm, 1u);
+}
+
 class LearnedPoolsRecoveryTest : public LearnedPoolsTest {
  protected:
   LearnedPoolsRecoveryTest() : LearnedPoolsTest(/*keep_warm=*/true) {}
