@@ -350,7 +350,7 @@ void Pools::Refit(const std::string& name, const tmpl::Shape& shape) {
     if (r.template_name() != name) continue;
     const bool own = r.vcpus() == shape.vcpus && Bytes(r.memory_bytes()) == shape.memory;
     const bool fits = CheckShape(shape, r.vcpus(), Bytes(r.memory_bytes())).has_value() &&
-                      (!r.follows_template() || own) && (!r.learned() || !own);
+                      (!r.follows_template() || own);
     if (!fits) misfits.push_back(pool);
   }
   // Those that go make room for those that move.
