@@ -56,7 +56,10 @@ Task<void> Onlining::Wait(VmPtr vm, Deadline deadline) {
       co_return Unavailable("VM " + vm->record.id() +
                             " is leased, but its resize is not complete: " + vm->pending_problem);
     }
-    CO_RETURN_IF_ERROR(co_await changed_.Wait(deadline));
+    if (auto changed = co_await changed_.Wait(deadline); !changed) {
+      co_return Annotate(changed.error(), "VM " + vm->record.id() +
+                                              " is leased; waiting for its resize to complete");
+    }
   }
   co_return Result<void>();
 }

@@ -60,6 +60,9 @@ TEST_F(OnliningTest, RepliesBeforeTheGuestIsDoneAndSaysWhatIsPending) {
   EXPECT_EQ(outside_.agents.guest(AgentOf(vm)).boot_id, vm->record.boot_id());
   EXPECT_TRUE(Run(cache().leases().Exec(vm->id(), {.argv = {"true"}}, After(kLong))).has_value());
   EXPECT_EQ(cache().onlining().size(), 1u);
+  const auto waited = Wait(vm, std::chrono::milliseconds(1));
+  EXPECT_EQ(waited.error().code, Code::kDeadlineExceeded);
+  EXPECT_THAT(waited.error().message, HasSubstr(vm->record.id()));
 }
 
 TEST_F(OnliningTest, NothingIsPendingOnceTheGuestIsDone) {
