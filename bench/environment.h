@@ -1,7 +1,7 @@
 // On what the figures were measured: without it they mean nothing.
 #pragma once
 
-#include "bench/report.h"
+#include "bench/model.h"
 
 namespace hatchery::bench {
 
