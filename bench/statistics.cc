@@ -133,8 +133,9 @@ std::optional<double> Compute(const std::vector<double>& samples, Statistic stat
 }
 
 std::optional<Interval> RatioInterval(const std::vector<double>& above,
-                                      const std::vector<double>& below, double percent) {
-  if (!BearsInterval(above.size(), percent) || !BearsInterval(below.size(), percent)) {
+                                      const std::vector<double>& below, double above_percent,
+                                      double below_percent) {
+  if (!BearsInterval(above.size(), above_percent) || !BearsInterval(below.size(), below_percent)) {
     return std::nullopt;
   }
   const auto sorted_above = Sorted(above);
@@ -142,8 +143,8 @@ std::optional<Interval> RatioInterval(const std::vector<double>& above,
   if (sorted_below.front() <= 0) return std::nullopt;
 
   boost::random::mt19937_64 random(kSeed);
-  Resampled draw_above(sorted_above, percent);
-  Resampled draw_below(sorted_below, percent);
+  Resampled draw_above(sorted_above, above_percent);
+  Resampled draw_below(sorted_below, below_percent);
   std::vector<double> ratios(kResamples);
   for (double& ratio : ratios) ratio = draw_above(random) / draw_below(random);
   std::ranges::sort(ratios);
