@@ -17,6 +17,9 @@ namespace hatchery::bench {
 // Of no samples 0. `percent` is above 0 and at most 100.
 double Percentile(std::vector<double> samples, double percent);
 
+// The rank, from 1, of that sample among `count`, which is above 0.
+std::size_t RankOf(double percent, std::size_t count);
+
 // Does a list of `count` samples say something of its `percent`-th percentile? Only if at least one
 // sample lies beyond it; without one it is the maximum under another name. So p90 needs 10 samples,
 // p95 20, p99 100, p99.9 1,000. The median is always told.

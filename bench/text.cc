@@ -116,6 +116,11 @@ std::string RatioText(const Figure& figure, const std::optional<double>& ratio) 
   return ratio ? Ratio(figure, *ratio) : "-";
 }
 
+std::string IntervalText(const Figure& figure, const Interval& interval) {
+  if (!IsShare(figure)) return Text(interval);
+  return Text(interval.low * 100) + "% to " + Text(interval.high * 100) + "%";
+}
+
 std::string TargetText(const Section& section, const Figure& figure) {
   if (!figure.target) return "";
   const std::string sign = figure.target->is == Target::Is::kAtLeast ? ">= " : "<= ";

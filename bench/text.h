@@ -31,6 +31,8 @@ std::string ValueText(const Section& section, const Number& number,
                       const std::optional<double>& value);
 // "384x", or "7.9%" where at most a share is allowed. "-" without a ratio.
 std::string RatioText(const Figure& figure, const std::optional<double>& ratio);
+// "1.980 to 2.20", or "7.4% to 8.2%" of such a share.
+std::string IntervalText(const Figure& figure, const Interval& interval);
 // ">= 300x", "<= 8%", "<= 2 GiB"; empty without a target.
 std::string TargetText(const Section& section, const Figure& figure);
 // "ok", "MISSED by 1.3x", "MISSED: not measured"; empty without a target.
