@@ -122,7 +122,6 @@ void Merge(const Environment& learnt, Environment& environment) {
   auto take = [](const std::string& from, std::string& to) {
     if (to.empty() || to == "fake") to = from.empty() ? to : from;
   };
-  if (learnt.accelerator == "fake" && !environment.accelerator.empty()) return;
   take(learnt.accelerator, environment.accelerator);
   take(learnt.vmm, environment.vmm);
   take(learnt.template_digest, environment.template_digest);
