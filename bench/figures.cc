@@ -10,7 +10,7 @@
 #include "bench/served.h"
 #include "cmd/hatchery/local.h"
 
-namespace hatchery::bench {
+namespace hatchery::bench::old {
 
 namespace {
 
@@ -95,7 +95,12 @@ class Run {
                       "; build it with `hatchery image build -o " + plan_.image_dir.string() + "`");
     }
     Report report;
-    report.environment = DescribeHost();
+    const bench::Environment host = DescribeHost();
+    report.environment = {.cpu = host.cpu,
+                          .cores = host.cores,
+                          .kernel = host.kernel,
+                          .load = host.load,
+                          .memory_mib = host.memory_mib};
     report.notes = Notes(plan_);
     say_("starting a daemon");
     ASSIGN_OR_RETURN(auto daemon, Daemon::Start(io_, interrupt_,
@@ -184,4 +189,4 @@ Result<Report> Measure(const Plan& plan, cli::Interrupt& interrupt, const Say& s
   return report;
 }
 
-}  // namespace hatchery::bench
+}  // namespace hatchery::bench::old

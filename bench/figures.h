@@ -9,7 +9,7 @@
 #include "bench/report.h"
 #include "cmd/hatchery/interrupt.h"
 
-namespace hatchery::bench {
+namespace hatchery::bench::old {
 
 struct Plan {
   std::filesystem::path image_dir;  // as `hatchery image build` leaves it
@@ -32,4 +32,4 @@ Plan Quick(Plan plan);
 Result<Report> Measure(const Plan& plan, cli::Interrupt& interrupt,
                        const std::function<void(const std::string&)>& say);
 
-}  // namespace hatchery::bench
+}  // namespace hatchery::bench::old

@@ -14,7 +14,7 @@ namespace {
 using namespace hatchery;
 
 struct Options {
-  bench::Plan plan;
+  bench::old::Plan plan;
   std::string show, json;
   bool check = false;
 };
@@ -24,21 +24,21 @@ int Fail(const Error& error, int code = cli::kExitFailed) {
   return code;
 }
 
-int Verdict(const bench::Report& report, const Options& options) {
+int Verdict(const bench::old::Report& report, const Options& options) {
   return options.check && !report.AllMet() ? cli::kExitFailed : cli::kExitOk;
 }
 
 int Show(const Options& options) {
   const auto text = ReadFile(options.show);
   if (!text) return Fail(text.error());
-  const auto report = bench::FromJsonText(*text);
+  const auto report = bench::old::FromJsonText(*text);
   if (!report) return Fail({report.error().code, options.show + ": " + report.error().message});
-  std::cout << bench::Render(*report) << std::flush;
+  std::cout << bench::old::Render(*report) << std::flush;
   return Verdict(*report, options);
 }
 
 int MeasureAndTell(const Options& options, cli::Interrupt& interrupt) {
-  const auto report = bench::Measure(options.plan, interrupt, [](const std::string& step) {
+  const auto report = bench::old::Measure(options.plan, interrupt, [](const std::string& step) {
     std::cerr << "hatchery-figures: " << step << std::endl;
   });
   if (!report) {
@@ -46,8 +46,9 @@ int MeasureAndTell(const Options& options, cli::Interrupt& interrupt) {
     return Fail(report.error(), signal != 0 ? cli::kExitSignalled + signal : cli::kExitFailed);
   }
   if (options.json.empty()) {
-    std::cout << bench::Render(*report) << std::flush;
-  } else if (auto kept = WriteFileAtomically(options.json, bench::ToJsonText(*report)); !kept) {
+    std::cout << bench::old::Render(*report) << std::flush;
+  } else if (auto kept = WriteFileAtomically(options.json, bench::old::ToJsonText(*report));
+             !kept) {
     return Fail(kept.error());
   }
   return Verdict(*report, options);
@@ -57,7 +58,7 @@ int Main(int argc, char** argv, cli::Interrupt& interrupt) {
   Options options;
   std::string image, daemon = (ExecutablePath().parent_path() / "hatcheryd").string();
   bool quick = false;
-  bench::Plan& plan = options.plan;
+  bench::old::Plan& plan = options.plan;
   CLI::App app(
       "Measures Hatchery on this host: acquire against cold boot, a warm clone's memory, a "
       "clone's start\nagainst QEMU's own, a pool's memory. Exit code 0 also where a target "
@@ -95,8 +96,8 @@ int Main(int argc, char** argv, cli::Interrupt& interrupt) {
                 cli::kExitUsage);
   }
   if (quick) {
-    const bench::Plan asked = plan;
-    plan = bench::Quick(plan);
+    const bench::old::Plan asked = plan;
+    plan = bench::old::Quick(plan);
     if (acquires->count() > 0) plan.acquires = asked.acquires;
     if (pool->count() > 0) plan.pool = asked.pool;
   }

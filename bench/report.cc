@@ -5,10 +5,11 @@
 
 #include "base/bytes.h"
 #include "base/json.h"
+#include "bench/statistics.h"
 #include "cmd/duration.h"
 #include "cmd/hatchery/table.h"
 
-namespace hatchery::bench {
+namespace hatchery::bench::old {
 
 namespace {
 
@@ -117,6 +118,11 @@ std::string TargetText(const Figure& figure) {
 
 }  // namespace
 
+Summary Summarize(const std::vector<double>& samples) {
+  return {samples.size(), Percentile(samples, 50), Percentile(samples, 99),
+          Percentile(samples, 100)};
+}
+
 std::optional<double> Figure::Ratio() const {
   if (!against) return std::nullopt;
   const bool times_faster = target && target->is == Target::Is::kAtLeast;
@@ -200,4 +206,4 @@ std::string Render(const Report& report) {
   return text;
 }
 
-}  // namespace hatchery::bench
+}  // namespace hatchery::bench::old

@@ -28,11 +28,19 @@
 #include <vector>
 
 #include "base/status.h"
-#include "bench/statistics.h"
 
-namespace hatchery::bench {
+namespace hatchery::bench::old {
 
 enum class Unit { kSeconds, kBytes };
+
+// Of no samples: all zero.
+struct Summary {
+  std::size_t count = 0;
+  double p50 = 0;
+  double p99 = 0;
+  double max = 0;
+};
+Summary Summarize(const std::vector<double>& samples);
 
 struct Against {
   std::string name;
@@ -85,4 +93,4 @@ Result<Report> FromJsonText(std::string_view text);
 // The table, the environment and the notes.
 std::string Render(const Report& report);
 
-}  // namespace hatchery::bench
+}  // namespace hatchery::bench::old

@@ -2,7 +2,7 @@
 
 #include <gmock/gmock.h>
 
-namespace hatchery::bench {
+namespace hatchery::bench::old {
 namespace {
 
 using testing::HasSubstr;
@@ -91,4 +91,4 @@ TEST(Report, RefusesWhatIsNoReport) {
 }
 
 }  // namespace
-}  // namespace hatchery::bench
+}  // namespace hatchery::bench::old
