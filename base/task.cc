@@ -4,6 +4,7 @@
 #include <boost/asio/bind_cancellation_slot.hpp>
 #include <boost/asio/cancellation_signal.hpp>
 #include <boost/asio/co_spawn.hpp>
+#include <boost/asio/dispatch.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/this_coro.hpp>
@@ -90,12 +91,15 @@ void TaskScope::Spawn(std::string name, asio::awaitable<void> body) {
 }
 
 void TaskScope::Cancel() {
-  // A task may end, or start others, while it is told: its entry goes only in a later turn of the
-  // loop, and new ones are appended, so walking the list as it was is safe.
-  std::size_t left = state_->entries.size();
-  for (auto it = state_->entries.begin(); left > 0; ++it, --left) {
-    it->signal.emit(asio::cancellation_type::terminal);
-  }
+  // On the loop: from outside, Boost 1.81 would queue each signal for a task that may end before.
+  asio::dispatch(state_->executor, [state = state_] {
+    // A task may end, or start others, while it is told: its entry goes only in a later turn of the
+    // loop, and new ones are appended, so walking the list as it was is safe.
+    std::size_t left = state->entries.size();
+    for (auto it = state->entries.begin(); left > 0; ++it, --left) {
+      it->signal.emit(asio::cancellation_type::terminal);
+    }
+  });
 }
 
 asio::awaitable<void> TaskScope::Join() {

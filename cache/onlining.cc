@@ -1,8 +1,8 @@
 #include "cache/onlining.h"
 
 #include <algorithm>
-#include <boost/asio/experimental/awaitable_operators.hpp>
 
+#include "base/both.h"
 #include "base/log.h"
 
 namespace hatchery::cache {
@@ -16,23 +16,15 @@ constexpr auto kPatience = std::chrono::seconds(10);
 constexpr std::chrono::nanoseconds kFirstPause = std::chrono::milliseconds(250);
 constexpr std::chrono::nanoseconds kLastPause = std::chrono::minutes(1);
 
-// operator|| below starts its operands anew, where a cancellation would throw.
-template <class T>
-Task<T> Quiet(Task<T> task) {
-  co_await asio::this_coro::throw_if_cancelled(false);
-  co_return co_await std::move(task);
-}
-
 // The guest's answer; kUnavailable when the VM has gone first.
 Task<agent::OnlineReport> Ask(VmPtr vm) {
-  using asio::experimental::awaitable_operators::operator||;
   const auto machine = vm->machine;  // outlives the call, whatever happens to the VM
-  auto first =
-      co_await (Quiet(machine->agent->AwaitOnline(
-                    vm->record.vcpus(), Bytes(vm->record.memory_bytes()), After(kPatience))) ||
-                Quiet(vm->gone.Wait(Deadline::max())));
-  if (first.index() == 1) co_return Unavailable("the VM has ended");
-  co_return std::get<0>(std::move(first));
+  auto [online, gone] =
+      co_await Either(machine->agent->AwaitOnline(
+                          vm->record.vcpus(), Bytes(vm->record.memory_bytes()), After(kPatience)),
+                      vm->gone.Wait(Deadline::max()));
+  if (gone) co_return Unavailable("the VM has ended");
+  co_return std::move(online);
 }
 
 }  // namespace

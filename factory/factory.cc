@@ -1,7 +1,6 @@
 #include "factory/factory.h"
 
-#include <boost/asio/experimental/awaitable_operators.hpp>
-
+#include "base/both.h"
 #include "base/files.h"
 #include "base/shield.h"
 
@@ -17,7 +16,6 @@ constexpr auto kStopTimeout = std::chrono::seconds(5);
 constexpr int kRehearsals = 2;
 
 using SteadyClock = std::chrono::steady_clock;
-using namespace asio::experimental::awaitable_operators;  // a && b: both at once
 
 }  // namespace
 
@@ -165,7 +163,7 @@ Task<Assigned> Factory::Assign(Machine& machine, Assignment assignment, Deadline
   }
   // Sent before the guest runs, so that it wakes up with the request before it.
   auto [report, resumed] =
-      co_await (machine.agent->Personalize(identity, deadline) && machine.vm->Resume(deadline));
+      co_await Both(machine.agent->Personalize(identity, deadline), machine.vm->Resume(deadline));
   CO_RETURN_IF_ERROR(resumed);
   ASSIGN_OR_CO_RETURN(assigned.report, std::move(report));
   if (!assigned.report.reseeded) {

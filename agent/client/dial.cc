@@ -5,15 +5,14 @@
 #include <linux/vm_sockets.h>
 
 #include <boost/asio/as_tuple.hpp>
-#include <boost/asio/experimental/awaitable_operators.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/this_coro.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <cerrno>
 #include <cstddef>
+#include <memory>
 #include <string>
-#include <variant>
 
 namespace hatchery::agent {
 
@@ -26,18 +25,20 @@ constexpr std::size_t kMaxGreetingBytes = 64;
 
 // Waits until `socket`, which stays its owner's, is ready.
 Task<void> WaitUntilReady(int socket, Descriptor::wait_type what, Deadline deadline) {
-  using asio::experimental::awaitable_operators::operator||;
   const auto executor = co_await asio::this_coro::executor;
-  // A copy, because a descriptor object closes its own.
+  // A copy, because a descriptor object closes its own. Shared with the timer, whose handler may
+  // run after we have returned.
   ASSIGN_OR_CO_RETURN(UniqueFd copy, Duplicate(socket));
-  Descriptor descriptor(executor, copy.Release());
+  const auto descriptor = std::make_shared<Descriptor>(executor, copy.Release());
   asio::steady_timer timer(executor, deadline);
-  auto first = co_await (descriptor.async_wait(what, asio::as_tuple(asio::use_awaitable)) ||
-                         timer.async_wait(asio::as_tuple(asio::use_awaitable)));
-  const auto error = std::visit([](const auto& result) { return std::get<0>(result); }, first);
-  if (error) co_return Cancelled("cancelled while connecting");
-  if (first.index() == 1) co_return DeadlineExceeded("no answer in time");
-  co_return Result<void>();
+  timer.async_wait([descriptor](boost::system::error_code cancelled) {
+    boost::system::error_code ignored;
+    if (!cancelled) descriptor->cancel(ignored);
+  });
+  auto [error] = co_await descriptor->async_wait(what, asio::as_tuple(asio::use_awaitable));
+  if (!error) co_return Result<void>();
+  if (co_await IsCancelled()) co_return Cancelled("cancelled while connecting");
+  co_return DeadlineExceeded("no answer in time");
 }
 
 Result<UniqueFd> ConnectToPath(const std::filesystem::path& path) {
