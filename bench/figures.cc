@@ -4,11 +4,10 @@
 
 #include "base/bytes.h"
 #include "base/files.h"
-#include "bench/daemon.h"
 #include "bench/environment.h"
-#include "bench/local.h"
-#include "bench/served.h"
-#include "cmd/hatchery/local.h"
+#include "bench/host.h"
+#include "bench/measure.h"
+#include "hypervisor/qemu/proc.h"
 
 namespace hatchery::bench::old {
 
@@ -23,17 +22,36 @@ constexpr Target kCloneLoaded = {Target::Of::kRatio, Target::Is::kAtMost, 1.5};
 constexpr double kPoolBytes = 2.0 * (1u << 30);  // of kPoolOf VMs
 constexpr std::uint32_t kPoolOf = 50;
 
-struct Samples {
-  Local::ColdBoots cold;
-  Local::Starts starts;
-  PoolCost pool;
-  std::optional<double> template_bytes;
-  AcquireTimes plain, resized;
+struct Acquires {  // seconds, one entry per acquire
+  std::vector<double> acquire;
+  std::vector<double> inside;       // the daemon's own count of the whole
+  std::vector<double> personalize;  // the daemon's own count of that part
+  std::vector<double> resize;       // likewise
+  std::vector<double> refill;       // from the reply until another VM was warm in its place
+  std::vector<double> first_exec;   // of /bin/true
 };
 
+struct Samples {
+  std::vector<double> cold, cold_bytes;
+  std::vector<double> loaded, bare;
+  double fill = 0;
+  std::vector<double> warm_bytes;
+  std::optional<double> template_bytes;
+  Acquires plain, resized;
+};
+
+double Seconds(const google::protobuf::Duration& duration) {
+  return static_cast<double>(duration.seconds()) + duration.nanos() / 1e9;
+}
+
+Result<double> PrivateBytes(pid_t pid) {
+  ASSIGN_OR_RETURN(const auto stats, hypervisor::qemu::ReadProcessStats(pid));
+  return static_cast<double>(stats.private_memory.count());
+}
+
 std::vector<Figure> FiguresOf(const Samples& s, const Plan& plan) {
-  const auto cold = Summarize(s.cold.seconds);
-  const auto& bytes = s.pool.private_bytes;
+  const auto cold = Summarize(s.cold);
+  const auto& bytes = s.warm_bytes;
   const double sum = std::accumulate(bytes.begin(), bytes.end(), 0.0);
   const Target pool_target = {Target::Of::kValue, Target::Is::kAtMost,
                               kPoolBytes * plan.pool / kPoolOf};
@@ -42,9 +60,9 @@ std::vector<Figure> FiguresOf(const Samples& s, const Plan& plan) {
       {"acquire", "acquire, no resize", Unit::kSeconds, Summarize(s.plain.acquire),
        Against{"cold boot", cold}, kAcquire},
       {"private_memory", "private memory, warm clone", Unit::kBytes, Summarize(bytes),
-       Against{"cold boot", Summarize(s.cold.private_bytes)}, kPrivateMemory},
-      {"clone_loaded", "clone to loaded", Unit::kSeconds, Summarize(s.starts.clone),
-       Against{"bare QEMU to QMP", Summarize(s.starts.bare)}, kCloneLoaded},
+       Against{"cold boot", Summarize(s.cold_bytes)}, kPrivateMemory},
+      {"clone_loaded", "clone to loaded", Unit::kSeconds, Summarize(s.loaded),
+       Against{"bare QEMU to QMP", Summarize(s.bare)}, kCloneLoaded},
       {"pool_memory", "private memory, " + pool, Unit::kBytes, Summarize({sum}), {}, pool_target},
       {"cold_boot", "cold boot to agent answering", Unit::kSeconds, cold},
       {"acquire_inside", "acquire: inside the daemon", Unit::kSeconds, Summarize(s.plain.inside)},
@@ -57,9 +75,8 @@ std::vector<Figure> FiguresOf(const Samples& s, const Plan& plan) {
        Summarize(s.resized.personalize)},
       {"first_exec", "first exec after acquire", Unit::kSeconds, Summarize(s.plain.first_exec)},
       {"refill", "refill: one clone to warm", Unit::kSeconds, Summarize(s.plain.refill)},
-      {"pool_fill", "filling the " + pool, Unit::kSeconds, Summarize({s.pool.fill_seconds})},
-      {"pool_fill_each", "  per clone", Unit::kSeconds,
-       Summarize({s.pool.fill_seconds / plan.pool})},
+      {"pool_fill", "filling the " + pool, Unit::kSeconds, Summarize({s.fill})},
+      {"pool_fill_each", "  per clone", Unit::kSeconds, Summarize({s.fill / plan.pool})},
   };
   if (s.template_bytes) {
     figures.push_back({"template_memory", "template's memory, held once", Unit::kBytes,
@@ -85,88 +102,113 @@ std::vector<std::string> Notes(const Plan& plan) {
 
 class Run {
  public:
-  Run(const Plan& plan, cli::Interrupt& interrupt, const Say& say, fs::path root)
-      : plan_(plan), interrupt_(interrupt), say_(say), root_(std::move(root)) {}
+  Run(const Plan& plan, const Say& say, Host& host)
+      : plan_(plan), say_(say), host_(host), served_(host.served()) {}
 
-  Result<Report> Go() {
-    const auto image = image::Find(plan_.image_dir);
-    if (!image) {
-      return NotFound("there is no guest image in " + plan_.image_dir.string() +
-                      "; build it with `hatchery image build -o " + plan_.image_dir.string() + "`");
-    }
-    Report report;
-    const bench::Environment host = DescribeHost();
-    report.environment = {.cpu = host.cpu,
-                          .cores = host.cores,
-                          .kernel = host.kernel,
-                          .load = host.load,
-                          .memory_mib = host.memory_mib};
-    report.notes = Notes(plan_);
-    say_("starting a daemon");
-    ASSIGN_OR_RETURN(auto daemon, Daemon::Start(io_, interrupt_,
-                                                {.binary = plan_.daemon,
-                                                 .state_dir = root_ / "state",
-                                                 .image_dir = plan_.image_dir,
-                                                 .accelerator = plan_.accelerator,
-                                                 .qemu = plan_.qemu}));
-    auto samples = MeasureAll(*daemon, *image, report.environment);
-    auto ended = daemon->End();
-    if (!samples) return std::unexpected(samples.error());
-    RETURN_IF_ERROR(ended);
-    report.figures = FiguresOf(*samples, plan_);
-    return report;
-  }
-
- private:
-  Result<Samples> MeasureAll(Daemon& daemon, const image::GuestImage& image,
-                             Environment& environment) {
+  Result<Samples> Go() {
     Samples samples;
-    say_("making a template");
-    ASSIGN_OR_RETURN(const v1::Template made, MakeTemplate(daemon.client()));
-    environment.accelerator = made.accelerator();
-    RETURN_IF_ERROR(MeasureLocal(made, image, environment, samples));
+    RETURN_IF_ERROR(MeasureLocal(samples));
     say_("filling a pool of " + std::to_string(plan_.pool));
-    ASSIGN_OR_RETURN(samples.pool, FillPool(daemon.client(), plan_.pool));
-    samples.template_bytes = MemfdBytes(daemon.pid());
+    const auto start = SteadyClock::now();
+    RETURN_IF_ERROR(Fill());
+    samples.fill = SecondsSince(start);
+    ASSIGN_OR_RETURN(const auto warm, served_.Warm(host_.base()));
+    for (const auto& vm : warm) {
+      ASSIGN_OR_RETURN(const double bytes, PrivateBytes(static_cast<pid_t>(vm.pid())));
+      samples.warm_bytes.push_back(bytes);
+    }
+    samples.template_bytes = MemfdBytes(host_.daemon().pid());
     say_("acquiring " + std::to_string(plan_.acquires) + " VMs, and " +
          std::to_string(plan_.resized) + " larger ones, one by one");
-    v1::AcquireRequest request;
-    ASSIGN_OR_RETURN(samples.plain, TimeAcquires(daemon.client(), request, plan_.pool,
-                                                 plan_.warm_ups, plan_.acquires));
-    request.set_vcpus(made.vcpus() + 1);
-    request.set_memory_bytes(made.memory_bytes() + Bytes::MiB(256).count());
-    ASSIGN_OR_RETURN(samples.resized, TimeAcquires(daemon.client(), request, plan_.pool,
-                                                   plan_.warm_ups, plan_.resized));
+    ASSIGN_OR_RETURN(samples.plain, Acquire(host_.base(), plan_.acquires));
+    const Sizes larger{host_.base().vcpus + 1, host_.base().memory + Bytes::MiB(256)};
+    ASSIGN_OR_RETURN(samples.resized, Acquire(larger, plan_.resized));
     say_("ending the daemon");
     return samples;
   }
 
-  Result<void> MeasureLocal(const v1::Template& made, const image::GuestImage& image,
-                            Environment& environment, Samples& samples) {
-    LocalOptions options{.root = root_ / "local", .image = image, .qemu = plan_.qemu};
-    ASSIGN_OR_RETURN(options.accelerator, hypervisor::ParseAccelerator(made.accelerator()));
-    options.shape = {.vcpus = made.vcpus(),
-                     .max_vcpus = made.max_vcpus(),
-                     .memory = Bytes(made.memory_bytes()),
-                     .max_memory = Bytes(made.max_memory_bytes())};
-    RETURN_IF_ERROR(MakeDirectories(options.root, 0700));
-    Local local(io_, std::move(options));
-    ASSIGN_OR_RETURN(environment.qemu, cli::RunHere(io_, interrupt_, local.QemuVersion()));
+ private:
+  Result<void> Fill() { return served_.FillPool(host_.base(), plan_.pool); }
+
+  Result<Acquires> Acquire(Sizes sizes, int count) {
+    Acquires ignored, times;
+    for (int i = 0; i < plan_.warm_ups; ++i) RETURN_IF_ERROR(AcquireOne(sizes, ignored));
+    for (int i = 0; i < count; ++i) RETURN_IF_ERROR(AcquireOne(sizes, times));
+    return times;
+  }
+
+  Result<void> AcquireOne(Sizes sizes, Acquires& times) {
+    ASSIGN_OR_RETURN(const auto acquired, served_.Acquire(sizes));
+    const auto end = SteadyClock::now();
+    times.acquire.push_back(acquired.seconds);
+    times.inside.push_back(Seconds(acquired.reply.total()));
+    times.personalize.push_back(Seconds(acquired.reply.personalize()));
+    times.resize.push_back(Seconds(acquired.reply.resize()));
+    RETURN_IF_ERROR(Fill());
+    times.refill.push_back(SecondsSince(end));
+    ASSIGN_OR_RETURN(const double exec, served_.Exec(acquired.id()));
+    times.first_exec.push_back(exec);
+    return served_.Release({acquired.reply.vm()});
+  }
+
+  Result<void> MeasureLocal(Samples& samples) {
+    Local& local = host_.local();
     say_("cold boots: " + std::to_string(plan_.cold_boots));
-    ASSIGN_OR_RETURN(samples.cold, cli::RunHere(io_, interrupt_, local.BootCold(plan_.cold_boots)));
+    for (int i = 0; i < plan_.cold_boots; ++i) {
+      const auto start = SteadyClock::now();
+      ASSIGN_OR_RETURN(auto booted, host_.Run(local.BootCold()));
+      samples.cold.push_back(SecondsSince(start));
+      Guest guest(host_, std::move(*booted));
+      ASSIGN_OR_RETURN(const double bytes, PrivateBytes(guest.pid()));
+      samples.cold_bytes.push_back(bytes);
+      RETURN_IF_ERROR(guest.End());
+    }
     say_("clones and bare QEMUs, in turn: " + std::to_string(plan_.starts) + " of each");
-    const auto folder = root_ / "state" / "templates" / made.digest();
-    ASSIGN_OR_RETURN(samples.starts,
-                     cli::RunHere(io_, interrupt_, local.StartInTurn(folder, plan_.starts)));
+    for (int i = 0; i <= plan_.starts; ++i) {
+      Guest guest(host_);
+      ASSIGN_OR_RETURN(const auto clone, host_.Run(local.Clone(guest.machine)));
+      RETURN_IF_ERROR(guest.End());
+      ASSIGN_OR_RETURN(const auto bare, host_.Run(local.StartBare()));
+      if (i == 0) continue;
+      samples.loaded.push_back(clone.loaded);
+      samples.bare.push_back(bare.answer);
+    }
     return {};
   }
 
   const Plan& plan_;
-  cli::Interrupt& interrupt_;
   const Say& say_;
-  const fs::path root_;
-  asio::io_context io_;
+  Host& host_;
+  Served& served_;
 };
+
+Result<Report> MeasureBelow(const Plan& plan, cli::Interrupt& interrupt, const Say& say,
+                            const fs::path& root) {
+  bench::Environment about = DescribeHost();
+  const Setup setup{.image_dir = plan.image_dir,
+                    .daemon = plan.daemon,
+                    .qemu = plan.qemu,
+                    .accelerator = plan.accelerator,
+                    .interrupt = interrupt,
+                    .say = say,
+                    .environment = about};
+  ASSIGN_OR_RETURN(const auto host, Host::Start(setup, root));
+  auto samples = Run(plan, say, *host).Go();
+  auto ended = host->End();
+  if (!samples) return std::unexpected(samples.error());
+  RETURN_IF_ERROR(ended);
+  Report report;
+  report.environment = {.cpu = about.cpu,
+                        .cores = about.cores,
+                        .kernel = about.kernel,
+                        .accelerator = about.accelerator,
+                        .qemu = about.vmm,
+                        .load = about.load,
+                        .memory_mib = about.memory_mib};
+  report.notes = Notes(plan);
+  report.figures = FiguresOf(*samples, plan);
+  return report;
+}
 
 }  // namespace
 
@@ -184,7 +226,7 @@ Result<Report> Measure(const Plan& plan, cli::Interrupt& interrupt, const Say& s
   // An interrupt between two steps must not leave anything behind either.
   const cli::Interrupt::Scope hold(interrupt, [] {});
   ASSIGN_OR_RETURN(TempDir scratch, TempDir::Create("/tmp", "hatchery-figures-"));
-  auto report = Run(plan, interrupt, say, scratch.path()).Go();
+  auto report = MeasureBelow(plan, interrupt, say, scratch.path());
   if (interrupt.signal() != 0) return Cancelled("interrupted");
   return report;
 }
