@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <limits>
 #include <numeric>
 
 #include "bench/benchmark.h"
@@ -11,7 +10,7 @@ namespace hatchery::bench {
 namespace {
 
 // Over which the CPU time of idle VMs is taken.
-constexpr auto kIdle = std::chrono::seconds(1);
+constexpr auto kIdle = std::chrono::milliseconds(500);
 // What a pool of so many VMs may take of private memory.
 constexpr double kPoolOf = 50;
 constexpr double kPoolBytes = 2.0 * (1u << 30);
@@ -53,12 +52,10 @@ class Kind {
     last_ = std::move(cost);
   }
 
-  // How many more fit below `limit` if they are as large as those that there are.
-  std::uint32_t Room(Bytes limit) const {
-    const double each = Mean(last_.private_bytes);
-    const double left = static_cast<double>(limit.count()) - Sum(last_.private_bytes);
-    if (each <= 0) return std::numeric_limits<std::uint32_t>::max();
-    return left < each ? 0 : static_cast<std::uint32_t>(left / each);
+  // How many there are to be next.
+  std::uint32_t Next(const DensityPlan& plan) const {
+    return NextCount(static_cast<std::uint32_t>(Count()), plan.step, plan.max_vms,
+                     Sum(last_.private_bytes), static_cast<double>(plan.limit.count()));
   }
 
   double Count() const { return static_cast<double>(last_.private_bytes.size()); }
@@ -142,18 +139,10 @@ class Density {
     return static_cast<double>(stats.private_memory.count());
   }
 
-  // How many there are to be next: one, then whole steps; `count` if there is no room for more.
-  std::uint32_t Next(std::uint32_t count, const Kind& kind) const {
-    if (count == 0) return 1;
-    const std::uint32_t step = std::max(1u, plan_.step);
-    const std::uint32_t wanted = std::min((count / step + 1) * step, plan_.max_vms);
-    return count + std::min(wanted - count, kind.Room(plan_.limit));
-  }
-
   Result<void> GrowWarm() {
     std::uint32_t count = 0;
     for (;;) {
-      const auto next = Next(count, warm_);
+      const auto next = warm_.Next(plan_);
       if (next <= count) break;
       host_.Say("warm VMs: " + std::to_string(next) + " of at most " +
                 std::to_string(plan_.max_vms));
@@ -179,7 +168,7 @@ class Density {
     std::vector<v1::Vm> vms;
     for (;;) {
       const auto count = static_cast<std::uint32_t>(vms.size());
-      const auto next = Next(count, used_);
+      const auto next = used_.Next(plan_);
       if (next <= count) break;
       host_.Say("VMs that ran a command: " + std::to_string(next) + " of at most " +
                 std::to_string(plan_.max_vms));
@@ -279,7 +268,7 @@ Result<Section> MeasureDensity(const Setup& setup, const DensityPlan& plan) {
       "warm clones: as the pool keeps them, paused. Then the pool is taken away and as many are "
       "acquired, cloned on demand, each of which runs /bin/true; they stay running");
   recorder.Note("series are of the largest number of VMs, curves of each step");
-  recorder.Note("CPU time of idle VMs: over one second after each step");
+  recorder.Note("CPU time of idle VMs: over half a second after each step");
   return OnHost(setup, std::move(recorder),
                 [&](Host& host, Recorder& r) { return Density(plan, host, r).Go(); });
 }

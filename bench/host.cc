@@ -59,7 +59,7 @@ Result<Section> OnHost(const Setup& setup, Recorder recorder,
                        const std::function<Result<void>(Host&, Recorder&)>& measure) {
   // An interrupt between two steps must not leave anything behind either.
   const cli::Interrupt::Scope hold(setup.interrupt, [] {});
-  ASSIGN_OR_RETURN(TempDir scratch, TempDir::Create("/tmp", "hatchery-bench-"));
+  ASSIGN_OR_RETURN(TempDir scratch, TempDir::Create(fs::temp_directory_path(), "hatchery-bench-"));
   auto host = Host::Start(setup, scratch.path());
   Result<void> measured, ended;
   if (host) {

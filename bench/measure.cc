@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 #include <time.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <set>
 
@@ -49,6 +50,16 @@ Result<Commands> RunTen(SteadyClock::time_point start, const std::function<Resul
   }
   commands.to_tenth = SecondsSince(start);
   return commands;
+}
+
+std::uint32_t NextCount(std::uint32_t count, std::uint32_t step, std::uint32_t most, double size,
+                        double limit) {
+  if (count == 0) return std::min(1u, most);
+  step = std::max(1u, step);
+  const std::uint32_t wanted = std::min((count / step + 1) * step, most);
+  if (wanted <= count) return count;
+  const double room = std::max(0.0, (limit - size) / (size / count));
+  return room < wanted - count ? count + static_cast<std::uint32_t>(room) : wanted;
 }
 
 }  // namespace hatchery::bench

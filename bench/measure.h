@@ -4,6 +4,7 @@
 #include <sys/types.h>
 
 #include <chrono>
+#include <cstdint>
 #include <functional>
 #include <optional>
 
@@ -32,5 +33,11 @@ struct Commands {
 };
 // `run` runs one command and returns what it took. The first failure ends it.
 Result<Commands> RunTen(SteadyClock::time_point start, const std::function<Result<double>()>& run);
+
+// Something that grows to 1, then to whole multiples of `step` (at least 1), up to `most`, while
+// its size stays below `limit`: the next count after `count`, which has `size` now, if those to
+// come are as large as those that there are. `count` itself where it ends.
+std::uint32_t NextCount(std::uint32_t count, std::uint32_t step, std::uint32_t most, double size,
+                        double limit);
 
 }  // namespace hatchery::bench
