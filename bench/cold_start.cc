@@ -21,6 +21,8 @@ void DeclareAll(Recorder& r, std::uint32_t burst) {
   with_commands("cold", "cold boot to agent answering");
   with_commands("clone", "clone on demand to warm");
   with_commands("acquire", "acquire from the pool");
+  r.Declare("acquire.inside", "acquire from the pool, inside the daemon");
+  r.Declare("acquire.personalize", "acquire from the pool, resume to the agent's confirmation");
   r.Declare("acquire.exec1", "first command after acquire");
   r.Declare("acquire.exec10", "tenth command after acquire");
   r.Declare("acquire.quiet", "acquire from the pool, whose commands await the refill");
@@ -31,12 +33,13 @@ void DeclareAll(Recorder& r, std::uint32_t burst) {
   r.Declare("bare", "bare QEMU to QMP answering");
   r.Declare("bare.greeting", "bare QEMU to QMP greeting");
   r.Declare("bare_cpu", "bare QEMU to QMP answering, CPU time");
+  if (burst == 0) return;
   const std::string at_once = std::to_string(burst) + " acquires at once";
   r.Declare("burst.acquire", at_once + ", each");
   r.Declare("burst.first_exec", at_once + ", each to the end of a first command");
 }
 
-void PromiseAll(Recorder& r) {
+void PromiseAll(Recorder& r, std::uint32_t burst) {
   using Is = Target::Is;
   constexpr auto kP50 = Statistic::kP50;
   r.Promise({.key = "acquire_p50",
@@ -86,6 +89,7 @@ void PromiseAll(Recorder& r) {
              .value = {"acquire.sized", kP50},
              .against = Number{"acquire", kP50},
              .target = Target{Is::kAtMost, 1.2}});
+  if (burst == 0) return;
   r.Promise({.key = "burst",
              .name = "acquires at once, against one",
              .value = {"burst.acquire", Statistic::kP99},
@@ -212,8 +216,13 @@ class ColdStart {
 
   // As a caller would: the refill goes on meanwhile.
   void CommandsAtOnce(SteadyClock::time_point start, const Result<Served::Acquired>& acquired) {
-    AddCommands("acquire", acquired ? RunTenIn(start, acquired->id())
-                                    : Result<Commands>(std::unexpected(acquired.error())));
+    if (!acquired) {
+      return FailAll(acquired.error(), {"acquire.first_exec", "acquire.tenth_exec",
+                                        "acquire.inside", "acquire.personalize"});
+    }
+    AddCommands("acquire", RunTenIn(start, acquired->id()));
+    r_.Add("acquire.inside", Seconds(acquired->reply.total()));
+    r_.Add("acquire.personalize", Seconds(acquired->reply.personalize()));
   }
   // The first against the tenth: both with nothing beside them.
   void CommandsInQuiet(SteadyClock::time_point start, const Result<Served::Acquired>& acquired) {
@@ -279,7 +288,7 @@ Result<Section> MeasureColdStart(const Setup& setup, const ColdStartPlan& plan) 
       "boots, clones and their commands without a daemon in between");
   recorder.Note("the burst counts each call from when all were let go");
   DeclareAll(recorder, plan.burst);
-  PromiseAll(recorder);
+  PromiseAll(recorder, plan.burst);
   return OnHost(setup, std::move(recorder),
                 [&](Host& host, Recorder& r) { return ColdStart(plan, host, r).Go(); });
 }

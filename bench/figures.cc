@@ -40,10 +40,6 @@ struct Samples {
   Acquires plain, resized;
 };
 
-double Seconds(const google::protobuf::Duration& duration) {
-  return static_cast<double>(duration.seconds()) + duration.nanos() / 1e9;
-}
-
 Result<double> PrivateBytes(pid_t pid) {
   ASSIGN_OR_RETURN(const auto stats, hypervisor::qemu::ReadProcessStats(pid));
   return static_cast<double>(stats.private_memory.count());

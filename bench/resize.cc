@@ -28,6 +28,7 @@ void Describe(Recorder& r, const Setup& setup, const ResizePlan& plan) {
   r.Note("each acquire on a quiet host: its pool full, no clone being made, no VM being ended");
   r.Declare("acquire", "acquire, no resize");
   r.Declare("acquire.resized", "acquire, " + more + ", until the guest has them online");
+  r.Declare("acquire.resized.vmm", "of it: telling QEMU");
   r.Declare("device_add", "bare device_add, " + more + ", until the guest has them online");
   r.Declare("acquire.sized", "acquire of that shape from a pool of it");
   r.Promise({.key = "resize",
@@ -56,26 +57,33 @@ class Resize {
       host_.Say(counted < 0 ? "warm-up " + std::to_string(i + 1)
                             : "round " + std::to_string(counted + 1) + " of " +
                                   std::to_string(plan_.samples));
-      r_.Add("acquire", Acquire(host_.base()));
-      r_.Add("acquire.resized", Acquire(larger_));
+      Add("acquire", Acquire(host_.base()));
+      const auto resized = Acquire(larger_);
+      Add("acquire.resized", resized);
+      r_.Add("acquire.resized.vmm", resized ? Result<double>(Seconds(resized->reply.resize()))
+                                            : std::unexpected(resized.error()));
       r_.Add("device_add", HotAdd());
-      r_.Add("acquire.sized", AcquireSized());
+      Add("acquire.sized", AcquireSized());
       if (host_.interrupted()) return Cancelled("interrupted");
     }
     return {};
   }
 
  private:
+  void Add(const std::string& key, const Result<Served::Acquired>& acquired) {
+    r_.Add(key, acquired ? Result<double>(acquired->seconds) : std::unexpected(acquired.error()));
+  }
+
   // One acquire on a quiet host; the VM has what was asked for, and is gone afterwards.
-  Result<double> Acquire(Sizes sizes) {
+  Result<Served::Acquired> Acquire(Sizes sizes) {
     RETURN_IF_ERROR(served_.FillPool(host_.base(), kPool));
-    ASSIGN_OR_RETURN(const auto acquired, served_.Acquire(sizes));
+    ASSIGN_OR_RETURN(auto acquired, served_.Acquire(sizes));
     const auto right = Count(acquired.id(), sizes);
     if (auto released = served_.Release({acquired.reply.vm()}); !released) {
       r_.Trouble("releasing a VM", released.error());
     }
     RETURN_IF_ERROR(right);
-    return acquired.seconds;
+    return acquired;
   }
 
   Result<void> Count(const std::string& vm_id, Sizes sizes) {
@@ -94,15 +102,15 @@ class Resize {
   }
 
   // While there is a pool of it, no acquire of this shape would be resized: it goes again.
-  Result<double> AcquireSized() {
-    auto took = [&]() -> Result<double> {
+  Result<Served::Acquired> AcquireSized() {
+    auto acquired = [&]() -> Result<Served::Acquired> {
       RETURN_IF_ERROR(served_.FillPool(larger_, 1));
       return Acquire(larger_);
     }();
     auto removed = served_.RemovePool(larger_, 1);
-    if (!took) return took;
+    if (!acquired) return acquired;
     RETURN_IF_ERROR(removed);
-    return took;
+    return acquired;
   }
 
   Result<double> HotAdd() {

@@ -23,6 +23,10 @@ struct Sizes {
   Bytes memory;
 };
 
+inline double Seconds(const google::protobuf::Duration& duration) {
+  return static_cast<double>(duration.seconds()) + duration.nanos() / 1e9;
+}
+
 class Served {
  public:
   Served(asio::io_context& io, cli::Interrupt& interrupt, cli::Client& client);

@@ -120,6 +120,8 @@ TEST_F(BenchTest, ColdStartTakesAllKindsInTurn) {
     EXPECT_LT(Only(*section, std::string(key) + ".first_exec"),
               Only(*section, std::string(key) + ".tenth_exec"));
   }
+  EXPECT_LT(Only(*section, "acquire.personalize"), Only(*section, "acquire.inside"));
+  EXPECT_LT(Only(*section, "acquire.inside"), Only(*section, "acquire"));
   EXPECT_LT(Only(*section, "bare.greeting"), Only(*section, "bare"));
   EXPECT_LT(Only(*section, "clone.loaded"), Only(*section, "clone"));
   EXPECT_LE(Only(*section, "clone.loaded_cpu"), Only(*section, "clone.warm_cpu"));
@@ -164,6 +166,7 @@ TEST_F(BenchTest, ResizeWaitsForTheGuest) {
   ASSERT_TRUE(section.has_value()) << ToString(section.error());
   ExpectSound(*section);
   for (const auto& series : section->series) EXPECT_THAT(series.samples, SizeIs(1)) << series.key;
+  EXPECT_LT(Only(*section, "acquire.resized.vmm"), Only(*section, "acquire.resized"));
   // It has to be found by the guest's kernel first.
   EXPECT_GT(Only(*section, "acquire.resized"), Only(*section, "acquire"));
 }
