@@ -115,7 +115,8 @@ Task<VmPtr> Vms::Hatch(HatchRequest request, Deadline deadline) {
     }
     return Internal("unknown clone stage");
   };
-  factory::CloneRequest clone{vm->id(), std::move(request.from), request.vcpus, request.memory};
+  factory::CloneRequest clone{vm->id(), std::move(request.from), request.vcpus, request.memory,
+                              /*rehearse=*/!vm->record.pool_key().empty()};
   const auto machine = std::make_shared<factory::Machine>();
   auto made = co_await factory_.Clone(*machine, std::move(clone), observer, deadline);
   if (!made) {

@@ -35,7 +35,12 @@ struct CloneRequest {
   // so that an acquire of this shape resizes nothing.
   std::uint32_t vcpus = 0;
   Bytes memory;
+  // Warming rehearses an assignment. A clone that somebody waits for needs none: its own follows.
+  bool rehearse = true;
 };
+
+// Whether warming rehearses a command, too. kAuto: unless the guest's code is translated.
+enum class RehearseCommand { kAuto, kAlways, kNever };
 
 // Called as a clone enters each stage, with its VM; an error from it ends the clone.
 using StageObserver = std::function<Result<void>(CloneStage, const hypervisor::Vm&)>;
@@ -57,11 +62,12 @@ struct Assigned {
 class Factory {
  public:
   Factory(hypervisor::Driver& driver, agent::Connector& connector, tmpl::Booter& booter,
-          const Clock& clock);
+          const Clock& clock, RehearseCommand rehearse_command = RehearseCommand::kAuto);
 
   // Makes `machine`, which is empty, a paused, warm clone: its VMM holds the template's memory
-  // privately, the agent has answered once over the connection that stays open, and the whole path
-  // of an assignment has run in the guest, so that the next run meets warm code and memory. On
+  // privately, the agent has answered over the connection that stays open, and, unless told not to
+  // rehearse, the whole path of an assignment has run in the guest, so that the next run meets warm
+  // code and memory. On
   // failure or cancellation nothing is left and `machine` is empty; or, if its VMM could not be
   // ended within seconds, it is in `machine`, and the caller must Destroy() it. `machine` outlives
   // the call.
@@ -83,7 +89,8 @@ class Factory {
  private:
   Task<void> Spawn(Machine& machine, const CloneRequest& request, const StageObserver& observer,
                    Deadline deadline);
-  Task<void> Warm(Machine& machine, Deadline deadline);
+  Task<void> Warm(Machine& machine, bool rehearse, Deadline deadline);
+  Task<void> Rehearse(Machine& machine, Deadline deadline);
   Task<void> DestroyNow(Machine& machine, Deadline deadline);
   Task<void> Resize(hypervisor::Vm& vm, std::uint32_t vcpus, Bytes memory, Deadline deadline);
 
@@ -91,6 +98,7 @@ class Factory {
   agent::Connector& connector_;
   tmpl::Booter& booter_;
   const Clock& clock_;
+  const RehearseCommand rehearse_command_;
 };
 
 // 32 random hexadecimal digits, as systemd's machine-id(5) wants them.

@@ -140,8 +140,9 @@ class Vm {
 };
 
 // What a saved device state depends on, by name: "vmm.version" -> "QEMU 7.2.22 (…)", "machine",
-// "cpu.model", "cpu.host_features" (under KVM), "devices", "kernel_params" … A template can be
-// cloned only where all of it is the same. Sorted, so that it hashes the same everywhere.
+// "cpu.model", "cpu.host_features" (under KVM), "cpu.host_model" (emulated), "devices",
+// "kernel_params" … A template can be cloned only where all of it is the same. Sorted, so that it
+// hashes the same everywhere.
 using Fingerprint = std::map<std::string, std::string>;
 
 class Driver {

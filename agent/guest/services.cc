@@ -7,7 +7,6 @@
 #include <cstdio>
 #include <utility>
 
-#include "agent/guest/personalize.h"
 #include "kata/agent.pb.h"
 
 namespace hatchery::agent::guest {
@@ -33,6 +32,7 @@ Services::Services(EventLoop& loop, Worker& worker, GuestSystem& system, Onliner
       worker_(worker),
       system_(system),
       onliner_(onliner),
+      personalizer_(system),
       execs_(loop),
       kata_vcpus_(onliner.online().vcpus) {}
 
@@ -142,7 +142,7 @@ void Services::WaitForOnline(std::uint32_t vcpus, Bytes memory, std::chrono::nan
 }
 
 void Services::Personalize(const v1::PersonalizeRequest& request, std::shared_ptr<Call> call) {
-  auto identity = PersonalizeIdentity(system_, request);
+  auto identity = personalizer_.Apply(request);
   if (!identity) return call->Finish(std::unexpected(identity.error()));
   const milliseconds timeout =
       request.timeout_ms() == 0
@@ -188,6 +188,7 @@ v1::DetailsResponse Services::Details() const {
 }
 
 void Services::PrepareSave(std::shared_ptr<Call> call) {
+  personalizer_.Prepare();
   worker_.Submit([this, call = std::move(call)]() mutable {
     system_.Sync();
     Result<void> dropped = system_.WriteKernelFile("/proc/sys/vm/drop_caches", "3");

@@ -10,6 +10,7 @@
 #include "agent/guest/event_loop.h"
 #include "agent/guest/exec.h"
 #include "agent/guest/onliner.h"
+#include "agent/guest/personalize.h"
 #include "agent/guest/system.h"
 #include "agent/guest/worker.h"
 
@@ -39,6 +40,7 @@ class Services {
   Worker& worker_;
   GuestSystem& system_;
   Onliner& onliner_;
+  Personalizer personalizer_;
   Execs execs_;
   // Kata asks for "so many more" CPUs than at its last call.
   std::uint32_t kata_vcpus_;

@@ -38,32 +38,36 @@ Result<void> GuestSystem::WriteKernelFile(std::string_view path, std::string_vie
   return {};
 }
 
-Result<void> GuestSystem::WriteFile(std::string_view path, std::string_view text) {
+Result<UniqueFd> GuestSystem::OpenFile(std::string_view path) const {
   const std::filesystem::path full = Path(path);
-  constexpr int kFlags = O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC;
+  constexpr int kFlags = O_RDWR | O_CREAT | O_CLOEXEC;
   UniqueFd fd(::open(full.c_str(), kFlags, 0644));
   if (!fd && errno == ENOENT) {
     RETURN_IF_ERROR(MakeDirectories(full.parent_path()));
     fd = UniqueFd(::open(full.c_str(), kFlags, 0644));
   }
   if (!fd) return ErrnoError(errno, "opening " + std::string(path));
-  return WriteAll(fd.get(), text);
+  return fd;
 }
 
 Result<void> GuestSystem::Reseed(std::string_view seed) {
-  UniqueFd fd(::open(Path("/dev/urandom").c_str(), O_RDWR | O_CLOEXEC));
-  if (!fd) return ErrnoError(errno, "opening /dev/urandom");
+  if (!random_) {
+    random_ = UniqueFd(::open(Path("/dev/urandom").c_str(), O_RDWR | O_CLOEXEC));
+    if (!random_) return ErrnoError(errno, "opening /dev/urandom");
+  }
   // struct rand_pool_info: bits credited, bytes given, the bytes.
   std::string pool(sizeof(rand_pool_info) + seed.size(), '\0');
   const rand_pool_info info{.entropy_count = static_cast<int>(seed.size() * 8),
                             .buf_size = static_cast<int>(seed.size())};
   std::memcpy(pool.data(), &info, sizeof(info));
   std::memcpy(pool.data() + sizeof(info), seed.data(), seed.size());
-  if (::ioctl(fd.get(), RNDADDENTROPY, pool.data()) != 0) {
+  if (::ioctl(random_.get(), RNDADDENTROPY, pool.data()) != 0) {
     return ErrnoError(errno, "adding entropy");
   }
   // Without it, the generator would go on with its old key for up to a minute.
-  if (::ioctl(fd.get(), RNDRESEEDCRNG) != 0) return ErrnoError(errno, "reseeding the generator");
+  if (::ioctl(random_.get(), RNDRESEEDCRNG) != 0) {
+    return ErrnoError(errno, "reseeding the generator");
+  }
   return {};
 }
 

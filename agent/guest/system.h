@@ -1,6 +1,6 @@
 // The one seam to the guest's operating system: everything the agent does to the machine as a
 // whole. Tests give it a folder as root and override what has effects. Methods may be called from
-// any thread.
+// any thread, but for Reseed(): one thread.
 #pragma once
 
 #include <cstdint>
@@ -8,6 +8,7 @@
 #include <string>
 #include <string_view>
 
+#include "base/fd.h"
 #include "base/status.h"
 
 namespace hatchery::agent::guest {
@@ -26,8 +27,9 @@ class GuestSystem {
   Result<std::string> Read(std::string_view path) const;
   // Into an existing file of the kernel's (sysfs, procfs), in one write(2).
   virtual Result<void> WriteKernelFile(std::string_view path, std::string_view text);
-  // Creates or replaces an ordinary file in place (it may be a bind mount), and missing folders.
-  Result<void> WriteFile(std::string_view path, std::string_view text);
+  // An ordinary file to be rewritten in place (it may be a bind mount), with read and write access;
+  // it is created if need be, and missing folders too.
+  Result<UniqueFd> OpenFile(std::string_view path) const;
 
   // Mixes `seed` into the kernel's random number generator, credits all its bits, and reseeds, so
   // that the next random byte depends on it.
@@ -43,6 +45,7 @@ class GuestSystem {
 
  private:
   const std::filesystem::path root_;
+  UniqueFd random_;  // /dev/urandom, once it was needed
 };
 
 }  // namespace hatchery::agent::guest

@@ -16,6 +16,7 @@
 #include "base/bytes.h"
 #include "base/log.h"
 #include "base/status.h"
+#include "factory/factory.h"
 #include "hypervisor/config.h"
 
 namespace hatchery::daemon {
@@ -66,6 +67,7 @@ struct Config {
     std::uint32_t size = 4;
     std::uint32_t parallel_clones = 0;  // 0: one per CPU of the host
     std::chrono::nanoseconds clone_timeout = std::chrono::seconds(30);
+    factory::RehearseCommand rehearse_command = factory::RehearseCommand::kAuto;
   } pool;
 
   struct {

@@ -199,6 +199,7 @@ Setting SocketMode() {
 }
 
 std::vector<Setting> MakeSettings() {
+  using factory::RehearseCommand;
   using hypervisor::Accelerator;
   using std::chrono::hours;
   using std::chrono::milliseconds;
@@ -278,6 +279,17 @@ std::vector<Setting> MakeSettings() {
              [](auto& c) -> auto& { return c.pool.parallel_clones; }),
       Duration("pool", "clone_timeout", "One clone, from spawn to warm.", milliseconds(1), hours(1),
                [](auto& c) -> auto& { return c.pool.clone_timeout; }),
+      Choice<RehearseCommand>(
+          "pool", "rehearse_command",
+          "Whether a clone runs a command before it is warm, so that the first one after an "
+          "acquire\n"
+          "is as fast as the later ones. auto: unless the guest is emulated (TCG), where that "
+          "takes\n"
+          "8 MiB of each warm VM and doubles the time to make one; never, always.",
+          {{"auto", RehearseCommand::kAuto},
+           {"always", RehearseCommand::kAlways},
+           {"never", RehearseCommand::kNever}},
+          [](auto& c) -> auto& { return c.pool.rehearse_command; }),
 
       Duration("acquire", "timeout", "For a client that sets no deadline of its own.",
                milliseconds(1), hours(1), [](auto& c) -> auto& { return c.acquire.timeout; }),

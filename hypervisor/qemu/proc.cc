@@ -51,18 +51,25 @@ Result<VmStats> ReadProcessStats(pid_t pid) {
   return stats;
 }
 
-Result<std::string> HostCpuFeatures() {
+namespace {
+
+// A field of the first CPU in /proc/cpuinfo.
+Result<std::string> CpuInfo(std::string_view field) {
   ASSIGN_OR_RETURN(const std::string text, ReadFile("/proc/cpuinfo"));
-  std::string model, flags;
   std::istringstream lines(text);
-  // An empty line ends the first CPU.
   for (std::string line; std::getline(lines, line) && !line.empty();) {
-    const auto value = line.substr(std::min(line.size(), line.find(": ") + 2));
-    if (line.starts_with("model name")) model = value;
-    if (line.starts_with("flags")) flags = value;
+    if (line.starts_with(field)) return line.substr(std::min(line.size(), line.find(": ") + 2));
   }
-  if (flags.empty()) return Internal("/proc/cpuinfo names no flags");
-  return model + ": " + flags;
+  return Internal("/proc/cpuinfo names no " + std::string(field));
+}
+
+}  // namespace
+
+Result<std::string> HostCpuModel() { return CpuInfo("model name"); }
+
+Result<std::string> HostCpuFeatures() {
+  ASSIGN_OR_RETURN(const std::string flags, CpuInfo("flags"));
+  return CpuInfo("model name").value_or("") + ": " + flags;
 }
 
 }  // namespace hatchery::hypervisor::qemu

@@ -21,5 +21,7 @@ Result<VmStats> ReadProcessStats(pid_t pid);
 
 // The host CPU's model and feature flags as one text, of the first CPU in /proc/cpuinfo.
 Result<std::string> HostCpuFeatures();
+// The model's name alone.
+Result<std::string> HostCpuModel();
 
 }  // namespace hatchery::hypervisor::qemu

@@ -130,6 +130,9 @@ Task<Fingerprint> QemuDriver::Describe(const VmConfig& given, Deadline deadline)
   };
   if (config.accelerator == Accelerator::kKvm) {
     ASSIGN_OR_CO_RETURN(print["cpu.host_features"], HostCpuFeatures());
+  } else {
+    // An emulated guest keeps time by the host's counter, and has measured how fast that counts.
+    ASSIGN_OR_CO_RETURN(print["cpu.host_model"], HostCpuModel());
   }
   co_return print;
 }

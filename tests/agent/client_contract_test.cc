@@ -46,7 +46,7 @@ class FolderSystem final : public guest::GuestSystem {
   std::string Hostname() const override { return hostname_; }
   Result<void> BindOver(std::string_view source, std::string_view target) override {
     RETURN_IF_ERROR(MakeDirectories(Path(target).parent_path()));
-    return WriteFile(target, *Read(source));
+    return WriteFileAtomically(Path(target), *Read(source));
   }
   void Sync() override {}
   Result<void> PowerOff() override { return {}; }

@@ -43,7 +43,8 @@ class FakeGuest : public GuestSystem {
   }
 
   void Put(const std::string& path, const std::string& text) {
-    ASSERT_TRUE(WriteFile(path, text).has_value()) << path;
+    ASSERT_TRUE(MakeDirectories(Path(path).parent_path()).has_value()) << path;
+    ASSERT_TRUE(WriteFileAtomically(Path(path), text).has_value()) << path;
   }
   void AddCpu(int number, const std::string& online) {
     const std::lock_guard lock(cpus_mutex_);

@@ -1,3 +1,5 @@
+#include <sys/stat.h>
+
 #include "tests/agent/guest_harness.h"
 
 namespace hatchery::agent::guest {
@@ -63,6 +65,29 @@ TEST_F(PersonalizeTest, RenewsTheBootIdAgain) {
   const auto effects = guest_.Effects();
   EXPECT_EQ(std::count(effects.begin(), effects.end(), "bind /proc/sys/kernel/random/boot_id"), 1)
       << "mounted once, then rewritten";
+}
+
+TEST_F(PersonalizeTest, RewritesItsFilesInPlace) {
+  TestClient client = Connect();
+  auto request = Full();
+  request.set_hostname("a-rather-long-hostname");
+  ASSERT_TRUE(Personalize(client, request).has_value());
+  // It stays the same file, as it may be a bind mount, and nothing of the longer name is left.
+  struct stat before{}, after{};
+  ASSERT_EQ(::stat(guest_.Path("/etc/hostname").c_str(), &before), 0);
+  request.set_hostname("short");
+  ASSERT_TRUE(Personalize(client, request).has_value());
+  ASSERT_EQ(::stat(guest_.Path("/etc/hostname").c_str(), &after), 0);
+  EXPECT_EQ(before.st_ino, after.st_ino);
+  EXPECT_EQ(*ReadFile(guest_.Path("/etc/hostname")), "short\n");
+}
+
+TEST_F(PersonalizeTest, FollowsAFileThatWasReplaced) {
+  TestClient client = Connect();
+  ASSERT_TRUE(Personalize(client, Full()).has_value());
+  guest_.Put("/etc/hostname", "by somebody else\n");  // renamed into place
+  ASSERT_TRUE(Personalize(client, Full()).has_value());
+  EXPECT_EQ(guest_.Read("/etc/hostname"), "sandbox-1");
 }
 
 TEST_F(PersonalizeTest, RefusesABadRequestBeforeAnyEffect) {

@@ -55,11 +55,11 @@ TEST_F(CacheTest, AcquireGivesAWarmVmThatIsUniqueAndRefills) {
 TEST_F(CacheTest, EverySeedIsUsedOnce) {
   ASSERT_TRUE(Init(1).has_value());
   const auto vm = Acquire()->vm;
-  // One at warming, one at acquire, both different.
+  // Those of the rehearsals, and one at acquire, all different.
   const auto& seeds = outside_.agents.guest(AgentOf(vm)).seeds;
-  ASSERT_EQ(seeds.size(), 2u);
-  EXPECT_NE(seeds[0], seeds[1]);
-  EXPECT_GE(seeds[1].size(), 32u);
+  ASSERT_GE(seeds.size(), 2u);
+  EXPECT_EQ(std::set(seeds.begin(), seeds.end()).size(), seeds.size());
+  EXPECT_GE(seeds.back().size(), 32u);
 }
 
 TEST_F(CacheTest, AcquireResizes) {
@@ -171,19 +171,21 @@ TEST_F(CacheTest, ARetryWhileTheFirstCallRunsGetsItsVm) {
 
 TEST_F(CacheTest, ACancelledAcquireLeavesNoVmAndFreesItsRequest) {
   ASSERT_TRUE(Init(0).has_value());
-  outside_.agents.SetDelay(agent::Method::kPersonalize, std::chrono::milliseconds(50));
+  outside_.agents.SetDelay(agent::Method::kPersonalize, kLong);
   TaskScope scope(outside_.io.get_executor());
   std::optional<Result<Acquired>> seen;
   scope.Spawn("acquire",
               [](Cache& c, std::optional<Result<Acquired>>& out) -> asio::awaitable<void> {
                 out = co_await c.leases().Acquire({.request_id = RequestId("r1")}, After(kLong));
               }(cache(), seen));
-  Run([](TaskScope& s) -> Task<void> {
-    CO_RETURN_IF_ERROR(co_await SleepFor(std::chrono::milliseconds(75)));
+  Run([](TaskScope& s, agent::FakeAgents& agents) -> Task<void> {
+    while (agents.CountCalls(agent::Method::kPersonalize) == 0) {
+      CO_RETURN_IF_ERROR(co_await SleepFor(std::chrono::milliseconds(1)));
+    }
     s.Cancel();
     co_await s.Join();
     co_return Result<void>();
-  }(scope))
+  }(scope, outside_.agents))
       .value();
   EXPECT_EQ(seen->error().code, Code::kCancelled);
   Run(cache().vms().EndAll([](const VmEntry&) { return true; }, "", After(kLong))).value();
@@ -215,11 +217,11 @@ TEST_F(CacheTest, AGuestThatDoesNotConfirmItsReseedIsDestroyedAndTheNextOneUsed)
 
 TEST_F(CacheTest, GivesUpWhenNoGuestConfirms) {
   ASSERT_TRUE(Init(0).has_value());
-  // Each attempt clones, and warming a clone personalises once before the acquire does.
   outside_.agents.FailNext(agent::Method::kPersonalize, {Code::kInternal, "no entropy"}, 10);
   auto refused = Acquire();
   ASSERT_FALSE(refused.has_value());
   EXPECT_THAT(refused.error().message, HasSubstr("no entropy"));
+  Run(cache().vms().EndAll([](const VmEntry&) { return true; }, "", After(kLong))).value();
   ExpectVms(0);
 }
 

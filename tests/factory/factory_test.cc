@@ -115,7 +115,8 @@ TEST_F(FactoryTest, WarmingRehearsesAnAssignmentAndOneCommand) {
   ASSERT_TRUE(Clone(machine).has_value());
   std::vector<Method> methods;
   for (const auto& call : agents_.calls()) methods.push_back(call.method);
-  EXPECT_EQ(methods, (std::vector{Method::kConnect, Method::kPersonalize, Method::kExec}));
+  EXPECT_EQ(methods, (std::vector{Method::kConnect, Method::kPersonalize, Method::kPersonalize,
+                                  Method::kExec}));
   EXPECT_EQ(GuestOf(machine).hostname, "warm");
   // Nothing of the rehearsal is left in what is handed out.
   const auto rehearsed = GuestOf(machine);
@@ -136,8 +137,40 @@ TEST_F(FactoryTest, WarmingRunsNoCommandUnderEmulation) {
   UseTemplate(hypervisor::Accelerator::kTcg);
   Machine machine;
   ASSERT_TRUE(Clone(machine).has_value());
-  EXPECT_EQ(agents_.CountCalls(Method::kPersonalize), 1u);
+  EXPECT_EQ(agents_.CountCalls(Method::kPersonalize), 2u);
   EXPECT_EQ(agents_.CountCalls(Method::kExec), 0u);
+}
+
+TEST_F(FactoryTest, ACommandIsRehearsedWhereItIsAskedFor) {
+  UseTemplate(hypervisor::Accelerator::kTcg);
+  Factory always(driver_, agents_, booter_, clock_, RehearseCommand::kAlways);
+  Factory never(driver_, agents_, booter_, clock_, RehearseCommand::kNever);
+  auto commands_of = [&](Factory& factory) {
+    Machine machine;
+    const auto before = agents_.CountCalls(Method::kExec);
+    CloneRequest request{VmId("vm-1"), template_, 1, kMemory};
+    EXPECT_TRUE(Run(factory.Clone(machine, request, Accept, After(kLong))).has_value());
+    EXPECT_TRUE(Destroy(machine).has_value());
+    return agents_.CountCalls(Method::kExec) - before;
+  };
+  EXPECT_EQ(commands_of(always), 1u);
+  UseTemplate(hypervisor::Accelerator::kKvm);
+  EXPECT_EQ(commands_of(never), 0u);
+}
+
+// Its own assignment follows at once.
+TEST_F(FactoryTest, AnUnrehearsedCloneIsWarmOnceItsAgentAnswers) {
+  Machine machine;
+  CloneRequest request{VmId("vm-1"), template_, 1, kMemory, /*rehearse=*/false};
+  ASSERT_TRUE(Run(factory_.Clone(machine, request, Accept, After(kLong))).has_value());
+  std::vector<Method> methods;
+  for (const auto& call : agents_.calls()) methods.push_back(call.method);
+  EXPECT_EQ(methods, (std::vector{Method::kConnect, Method::kCheck}));
+  EXPECT_EQ(machine.vm->state(), VmState::kPaused);
+  agents_.FailNext(Method::kCheck, {Code::kUnavailable, "no answer"});
+  ASSERT_TRUE(Destroy(machine).has_value());
+  Machine silent;
+  EXPECT_FALSE(Run(factory_.Clone(silent, request, Accept, After(kLong))).has_value());
 }
 
 TEST_F(FactoryTest, AGuestWithoutTheRehearsedCommandIsWarmAllTheSame) {
@@ -222,18 +255,16 @@ TEST_F(FactoryTest, ResizesWhilePausedAndOnlyThenResumes) {
   ASSERT_TRUE(Clone(machine).has_value());
   const Assignment larger{.vcpus = 3, .memory = Bytes::MiB(256), .hostname = "one"};
   const auto resumes = host_.calls(Verb::kResume);
-  const auto personalized = agents_.CountCalls(Method::kPersonalize);
   host_.Inject(Verb::kResume, {Fault::Kind::kFail, {Code::kInternal, "not yet"}});
   EXPECT_FALSE(Assign(machine, larger).has_value());
   EXPECT_EQ(machine.vm->vcpus(), 3u);
   EXPECT_EQ(machine.vm->memory(), Bytes::MiB(256));
-  EXPECT_EQ(agents_.CountCalls(Method::kPersonalize), personalized);
   ASSERT_TRUE(Destroy(machine).has_value());
 
   Machine other;
   ASSERT_TRUE(Clone(other).has_value());
   const auto after_warming = host_.calls(Verb::kResume);
-  EXPECT_EQ(after_warming, resumes + 2);
+  EXPECT_EQ(after_warming, resumes + 3);  // the one above, and two rehearsals
   host_.Inject(Verb::kAddMemory, {Fault::Kind::kFail, {Code::kInternal, "no slot"}});
   EXPECT_FALSE(Assign(other, larger).has_value());
   EXPECT_EQ(host_.calls(Verb::kResume), after_warming);

@@ -62,13 +62,13 @@ constexpr const char* kBoard = R"(qemu
 -no-reboot
 -machine q35,smm=off,sata=off,smbus=off,vmport=off,memory-backend=m0,dump-guest-core=off,mem-merge=off
 -accel tcg,tb-size=32
--cpu max
+-cpu max,-erms
 -smp cpus=1,sockets=8,cores=1,threads=1,maxcpus=8
 -m size=256M,slots=8,maxmem=2048M
 )";
 constexpr const char* kKernel = R"(-kernel /boot/vmlinuz
 -initrd /boot/initrd.img
--append console=ttyS0 quiet panic=-1 reboot=t no_timer_check swiotlb=noforce
+-append console=ttyS0 quiet panic=-1 reboot=t no_timer_check swiotlb=noforce tsc=reliable
 )";
 
 TEST(CommandLine, OfAColdBoot) {
