@@ -163,8 +163,9 @@ class Density {
     return {};
   }
 
-  // Without a pool an acquire is a clone on demand, and nothing is refilled beside it.
+  // Out of a pool that holds a step's, so that those for the next are made behind it.
   Result<void> GrowUsed() {
+    const std::uint32_t pool = std::clamp(plan_.step, 1u, plan_.max_vms);
     std::vector<v1::Vm> vms;
     for (;;) {
       const auto count = static_cast<std::uint32_t>(vms.size());
@@ -172,17 +173,14 @@ class Density {
       if (next <= count) break;
       host_.Say("VMs that ran a command: " + std::to_string(next) + " of at most " +
                 std::to_string(plan_.max_vms));
-      for (auto i = count; i < next; ++i) {
-        auto acquired = served_.Acquire(host_.base(), v1::AcquireResponse::CLONE);
-        if (host_.interrupted()) return Cancelled("interrupted");
-        if (!acquired) {
-          r_.Fail("used.private", acquired.error());
-          continue;
-        }
-        vms.push_back(acquired->reply.vm());
-        if (auto ran = served_.Exec(acquired->id()); !ran) r_.Fail("used.private", ran.error());
+      auto full = served_.FillPool(host_.base(), pool);
+      if (full) {
+        Use(next - count, vms);
+        full = served_.FillPool(host_.base(), pool);
       }
-      if (vms.size() < next) break;
+      if (host_.interrupted()) return Cancelled("interrupted");
+      if (!full) r_.Fail("used.private", full.error());
+      if (!full || vms.size() < next) break;
       ASSIGN_OR_RETURN(auto cost, Measure(vms));
       used_.Grow(next, std::move(cost));
     }
@@ -190,6 +188,13 @@ class Density {
       r_.Trouble("releasing VMs", released.error());
     }
     return {};
+  }
+  void Use(std::uint32_t count, std::vector<v1::Vm>& vms) {
+    const auto acquired = served_.AcquireAtOnce(host_.base(), count, /*exec=*/true);
+    for (const auto& call : acquired.calls) {
+      if (!call.first_exec) r_.Fail("used.private", call.first_exec.error());
+    }
+    vms.insert(vms.end(), acquired.vms.begin(), acquired.vms.end());
   }
 
   Result<Cost> Measure(const std::vector<v1::Vm>& vms) {
@@ -265,8 +270,8 @@ Result<Section> MeasureDensity(const Setup& setup, const DensityPlan& plan) {
       "share, "
       "is counted once, by itself; PSS divides it among them");
   recorder.Note(
-      "warm clones: as the pool keeps them, paused. Then the pool is taken away and as many are "
-      "acquired, cloned on demand, each of which runs /bin/true; they stay running");
+      "warm clones: as the pool keeps them, paused. Then as many are acquired, from a pool of one "
+      "step, and each runs /bin/true; they stay running, the pool's beside them do not count");
   recorder.Note("series are of the largest number of VMs, curves of each step");
   recorder.Note("CPU time of idle VMs: over half a second after each step");
   return OnHost(setup, std::move(recorder),

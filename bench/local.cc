@@ -107,7 +107,7 @@ Task<std::unique_ptr<Machine>> Local::BootCold() {
 Task<Local::CloneTimes> Local::Clone(Machine& machine) {
   CloneTimes times;
   factory::CloneRequest request{VmId(NewId("clone")), template_, options_.shape.vcpus,
-                                options_.shape.memory};
+                                options_.shape.memory, /*rehearse=*/false};
   const auto start = SteadyClock::now();
   const auto observe = [&](CloneStage stage, const hypervisor::Vm& vm) -> Result<void> {
     if (stage != CloneStage::kLoaded) return {};
