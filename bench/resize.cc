@@ -7,7 +7,8 @@ namespace hatchery::bench {
 
 namespace {
 
-constexpr std::uint32_t kPool = 2;
+// One acquire at a time: the pool is full again before the next.
+constexpr std::uint32_t kPool = 1;
 // Of the memory that a guest has, its kernel takes a part before it counts the total.
 constexpr double kUsable = 0.8;
 
@@ -19,9 +20,10 @@ void Describe(Recorder& r, const Setup& setup, const ResizePlan& plan) {
   r.Parameter("add_memory", ToString(plan.memory));
   r.Parameter("vcpus", std::to_string(setup.vcpus));
   r.Parameter("memory", ToString(setup.memory));
-  r.Note("in turn: a plain acquire, one with " + more +
+  r.Note("in turn: an acquire with " + more +
          " until the guest has them online (its agent confirms; a command in the guest then counts "
-         "them), the bare device_add of the same, and an acquire of that shape from a pool of it");
+         "them), the bare device_add of the same, and an acquire without resize and one of that "
+         "shape, each from a pool of its own, made at the same time, in changing order");
   r.Note(
       "the bare device_add: a guest booted cold for it, without a template, that has answered and "
       "run a command; QMP's device_add and object-add until the guest has all of it online");
@@ -57,13 +59,12 @@ class Resize {
       host_.Say(counted < 0 ? "warm-up " + std::to_string(i + 1)
                             : "round " + std::to_string(counted + 1) + " of " +
                                   std::to_string(plan_.samples));
-      Add("acquire", Acquire(host_.base()));
       const auto resized = Acquire(larger_);
       Add("acquire.resized", resized);
       r_.Add("acquire.resized.vmm", resized ? Result<double>(Seconds(resized->reply.resize()))
                                             : std::unexpected(resized.error()));
       r_.Add("device_add", HotAdd());
-      Add("acquire.sized", AcquireSized());
+      AcquirePooled(/*plain_first=*/i % 2 == 0);
       if (host_.interrupted()) return Cancelled("interrupted");
     }
     return {};
@@ -101,16 +102,23 @@ class Resize {
                     std::to_string(kib) + " KiB, not what was asked for");
   }
 
-  // While there is a pool of it, no acquire of this shape would be resized: it goes again.
-  Result<Served::Acquired> AcquireSized() {
-    auto acquired = [&]() -> Result<Served::Acquired> {
-      RETURN_IF_ERROR(served_.FillPool(larger_, 1));
-      return Acquire(larger_);
-    }();
-    auto removed = served_.RemovePool(larger_, 1);
-    if (!acquired) return acquired;
-    RETURN_IF_ERROR(removed);
-    return acquired;
+  // One of each shape, from pools that were made at the same time: how long a VM has been idle, and
+  // what has run since, shows in how warm the host's caches are for it. While there is a pool of
+  // the larger shape, no acquire of it would be resized: it goes again.
+  void AcquirePooled(bool plain_first) {
+    auto made = served_.RemovePool(host_.base(), kPool);
+    if (made) made = served_.FillPool(host_.base(), kPool);
+    if (made) made = served_.FillPool(larger_, kPool);
+    if (!made) {
+      r_.Fail("acquire", made.error());
+      return r_.Fail("acquire.sized", made.error());
+    }
+    if (plain_first) Add("acquire", Acquire(host_.base()));
+    Add("acquire.sized", Acquire(larger_));
+    if (!plain_first) Add("acquire", Acquire(host_.base()));
+    if (auto removed = served_.RemovePool(larger_, kPool); !removed) {
+      r_.Trouble("removing the pool of the larger shape", removed.error());
+    }
   }
 
   Result<double> HotAdd() {
