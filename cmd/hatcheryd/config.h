@@ -43,6 +43,7 @@ struct Config {
   struct {
     std::string binary = "qemu-system-x86_64";  // a path, or a name that is looked up in PATH
     bool sandbox = true;
+    bool zygote = true;
     Bytes tb_size = Bytes::MiB(32);
   } qemu;
 

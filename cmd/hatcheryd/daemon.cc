@@ -19,6 +19,7 @@
 #include "cache/rpc/server.h"
 #include "hypervisor/fake/fake_driver.h"
 #include "hypervisor/qemu/qemu_driver.h"
+#include "hypervisor/qemu/zygote.h"
 #include "image/image.h"
 
 namespace hatchery::daemon {
@@ -97,6 +98,7 @@ class Daemon {
         spawner_(executor_),
         store_(std::move(store)),
         templates_(std::move(templates)),
+        vmm_spawner_(MakeVmmSpawner()),
         driver_(MakeDriver()),
         connector_(MakeConnector()),
         verdicts_(paths_.accelerator),
@@ -142,6 +144,18 @@ class Daemon {
   }
 
  private:
+  // Null where VMMs are started as any other process.
+  std::unique_ptr<ProcessSpawner> MakeVmmSpawner() {
+    if (config_.driver.name == DriverName::kFake || !config_.qemu.zygote) return nullptr;
+    const auto library = hypervisor::qemu::FindZygoteLibrary();
+    if (library.empty()) {
+      log::Warning({}, "libhatchery-zygote.so is not beside hatcheryd: VMs start slower");
+      return nullptr;
+    }
+    return std::make_unique<hypervisor::qemu::ZygoteSpawner>(executor_, spawner_, library,
+                                                             config_.qemu.binary);
+  }
+
   std::unique_ptr<hypervisor::Driver> MakeDriver() {
     if (config_.driver.name == DriverName::kFake) {
       return std::make_unique<hypervisor::fake::FakeDriver>(fake_host_);
@@ -150,7 +164,8 @@ class Daemon {
     options.binary = config_.qemu.binary;
     options.sandbox = config_.qemu.sandbox;
     options.tb_size = config_.qemu.tb_size;
-    return std::make_unique<hypervisor::qemu::QemuDriver>(executor_, spawner_, options);
+    return std::make_unique<hypervisor::qemu::QemuDriver>(
+        executor_, vmm_spawner_ ? *vmm_spawner_ : spawner_, options);
   }
 
   std::unique_ptr<agent::Connector> MakeConnector() {
@@ -187,6 +202,7 @@ class Daemon {
   hypervisor::fake::FakeHost fake_host_{executor_};
   std::unique_ptr<cache::KvStore> store_;
   std::unique_ptr<tmpl::Store> templates_;
+  std::unique_ptr<ProcessSpawner> vmm_spawner_;
   std::unique_ptr<hypervisor::Driver> driver_;
   std::unique_ptr<agent::Connector> connector_;
   tmpl::AcceleratorVerdicts verdicts_;

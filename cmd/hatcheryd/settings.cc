@@ -239,6 +239,11 @@ std::vector<Setting> MakeSettings() {
            [](auto& c) -> auto& { return c.qemu.binary; }),
       Boolean("qemu", "sandbox", "Run QEMU in its seccomp sandbox.",
               [](auto& c) -> auto& { return c.qemu.sandbox; }),
+      Boolean(
+          "qemu", "zygote",
+          "Fork VMMs from one that is loaded already: a third less CPU time to make a clone, and\n"
+          "5 MiB less memory for each. They then share one address layout, 256 at a time.",
+          [](auto& c) -> auto& { return c.qemu.zygote; }),
       Size("qemu", "tb_size",
            "The most that translated code may take of one VM's private memory, under TCG.",
            Bytes::MiB(1), Bytes::MiB(1), Bytes::GiB(2),

@@ -24,4 +24,11 @@ Result<std::string> HostCpuFeatures();
 // The model's name alone.
 Result<std::string> HostCpuModel();
 
+// The path of a program, which is one or a name that is looked up in PATH. kNotFound and
+// kPermissionDenied name it.
+Result<std::string> FindProgram(const std::string& name);
+
+// Equal as long as nobody replaced the file: its path, inode, size and modification time.
+Result<std::string> FileIdentity(const std::string& path);
+
 }  // namespace hatchery::hypervisor::qemu

@@ -15,37 +15,6 @@ namespace hatchery::hypervisor::qemu {
 namespace {
 
 // The program that posix_spawnp would start.
-Result<std::string> FindProgram(const std::string& name) {
-  std::vector<std::string> candidates;
-  if (name.find('/') != std::string::npos) {
-    candidates.push_back(name);
-  } else {
-    const char* path = std::getenv("PATH");
-    std::istringstream folders(path != nullptr ? path : "/usr/bin:/bin");
-    for (std::string folder; std::getline(folders, folder, ':');) {
-      candidates.push_back(folder + "/" + name);
-    }
-  }
-  bool found = false;
-  for (const auto& candidate : candidates) {
-    struct stat info{};
-    if (::stat(candidate.c_str(), &info) != 0 || !S_ISREG(info.st_mode)) continue;
-    if (::access(candidate.c_str(), X_OK) == 0) return candidate;
-    found = true;
-  }
-  if (found) return MakeError(Code::kPermissionDenied, "QEMU '" + name + "' is not executable");
-  return NotFound("QEMU '" + name + "' was not found; install qemu-system-x86 or set its path");
-}
-
-Result<std::string> FileIdentity(const std::string& path) {
-  struct stat info{};
-  if (::stat(path.c_str(), &info) != 0) return ErrnoError(errno, "looking at " + path);
-  std::ostringstream identity;
-  identity << path << ' ' << info.st_dev << ' ' << info.st_ino << ' ' << info.st_size << ' '
-           << info.st_mtim.tv_sec << '.' << info.st_mtim.tv_nsec;
-  return identity.str();
-}
-
 Task<std::string> Output(ProcessSpawner& spawner, std::vector<std::string> argv,
                          Deadline deadline) {
   const std::string program = argv[0];

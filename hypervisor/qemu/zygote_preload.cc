@@ -1,0 +1,207 @@
+// The library that makes a zygote of a program (zygote.h): preloaded, it comes between the dynamic
+// loader and main(). Started as a zygote, the program does not run main() but waits; each request
+// makes a copy of the process, loaded and relocated as it is, and that runs main() with arguments
+// of its own. Started otherwise, nothing changes.
+//
+// It lives in somebody else's process: no C++ runtime, no allocation but in the copies, no output.
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+
+#include "hypervisor/qemu/zygote_protocol.h"
+
+namespace {
+
+using namespace hatchery::hypervisor::qemu::zygote;
+
+using Main = int (*)(int, char**, char**);
+Main program_main = nullptr;
+
+constexpr int kCannotStart = 127;
+int request_socket = -1;
+
+struct Request {
+  RequestHeader header;
+  int descriptors[kMaxDescriptors];
+  int targets[kMaxDescriptors];
+  char* cwd;
+  char* arguments;  // one after the other
+  char* end;
+};
+
+// False when `text`, of `size` bytes and a zero byte after it, is no request.
+bool Parse(char* text, size_t size, Request& request) {
+  if (size < sizeof(RequestHeader)) return false;
+  memcpy(&request.header, text, sizeof(RequestHeader));
+  const size_t count = request.header.descriptors;
+  const size_t names = sizeof(RequestHeader) + count * sizeof(int32_t);
+  if (request.header.magic != kMagic || count > kMaxDescriptors || size <= names) return false;
+  for (size_t i = 0; i < count; ++i) {
+    int32_t target = 0;
+    memcpy(&target, text + sizeof(RequestHeader) + i * sizeof(target), sizeof(target));
+    if (target < 0) return false;
+    request.targets[i] = target;
+  }
+  request.cwd = text + names;
+  request.end = text + size;
+  request.arguments = request.cwd + strlen(request.cwd) + 1;
+  return request.arguments < request.end && request.end[-1] == '\0';
+}
+
+// Shows `arguments` as the process's own, in the room that the zygote was started with.
+void Show(char** argv, int argc, const Request& request) {
+  char* const room = argv[0];
+  const char* const room_end = argv[argc - 1] + strlen(argv[argc - 1]) + 1;
+  const auto room_size = static_cast<size_t>(room_end - room);
+  size_t size = static_cast<size_t>(request.end - request.arguments);
+  if (size >= room_size) size = room_size - 1;
+  memset(room, 0, room_size);
+  memcpy(room, request.arguments, size);
+  // Without the zero bytes after it, where we may.
+  prctl(PR_SET_MM, PR_SET_MM_ARG_END, room + size, 0, 0);
+}
+
+// In the new process: becomes what was asked for. Does not return.
+[[noreturn]] void Run(Request& request, int argc, char** argv, char** environment) {
+  close(request_socket);
+  const int count = static_cast<int>(request.header.descriptors);
+  // First out of each other's way, above all places where they belong.
+  int parking = 0;
+  for (int i = 0; i < count; ++i) {
+    if (request.targets[i] >= parking) parking = request.targets[i] + 1;
+  }
+  for (int i = 0; i < count; ++i) {
+    const int parked = fcntl(request.descriptors[i], F_DUPFD, parking);
+    if (parked < 0) _exit(kCannotStart);
+    close(request.descriptors[i]);
+    request.descriptors[i] = parked;
+  }
+  for (int i = 0; i < count; ++i) {
+    if (dup2(request.descriptors[i], request.targets[i]) < 0) _exit(kCannotStart);
+    close(request.descriptors[i]);
+  }
+  if (request.header.new_session != 0) setsid();
+  if (request.header.huge_pages == 0) prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);
+  if (chdir(request.cwd) != 0) _exit(kCannotStart);
+
+  int arguments = 0;
+  for (const char* at = request.arguments; at < request.end; at += strlen(at) + 1) ++arguments;
+  const auto size = static_cast<size_t>(request.end - request.arguments);
+  auto* const text = static_cast<char*>(malloc(size));
+  auto** const own = static_cast<char**>(calloc(static_cast<size_t>(arguments) + 1, sizeof(char*)));
+  if (text == nullptr || own == nullptr) _exit(kCannotStart);
+  memcpy(text, request.arguments, size);
+  char* at = text;
+  for (int i = 0; i < arguments; ++i) {
+    own[i] = at;
+    at += strlen(at) + 1;
+  }
+  Show(argv, argc, request);
+  exit(program_main(arguments, own, environment));
+}
+
+void Answer(int32_t value, int pidfd) {
+  iovec data{&value, sizeof(value)};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+  msghdr message{};
+  message.msg_iov = &data;
+  message.msg_iovlen = 1;
+  if (pidfd >= 0) {
+    message.msg_control = control;
+    message.msg_controllen = sizeof(control);
+    cmsghdr* const header = CMSG_FIRSTHDR(&message);
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(sizeof(int));
+    memcpy(CMSG_DATA(header), &pidfd, sizeof(int));
+  }
+  (void)sendmsg(request_socket, &message, MSG_NOSIGNAL);
+}
+
+// Starts the process from one in between that ends at once, so that it becomes the child of who
+// asked, not ours. The one in between is made without the program's fork handlers (QEMU's would
+// start a thread), the process itself with them.
+void Start(Request& request, int argc, char** argv, char** environment) {
+  const auto between =
+      static_cast<pid_t>(syscall(SYS_clone, SIGCHLD, nullptr, nullptr, nullptr, 0));
+  if (between < 0) return Answer(-errno, -1);
+  if (between > 0) {
+    while (waitpid(between, nullptr, 0) < 0 && errno == EINTR) {
+    }
+    return;
+  }
+  const pid_t pid = fork();
+  if (pid == 0) Run(request, argc, argv, environment);
+  if (pid < 0) {
+    Answer(-errno, -1);
+  } else {
+    const auto pidfd = static_cast<int>(syscall(SYS_pidfd_open, pid, 0));
+    if (pidfd < 0) {
+      const int error = errno;
+      kill(pid, SIGKILL);
+      Answer(-error, -1);
+    } else {
+      Answer(pid, pidfd);
+    }
+  }
+  _exit(0);
+}
+
+// Instead of main(). Ends when who started the zygote is gone.
+int Wait(int argc, char** argv, char** environment) {
+  static char text[kMaxRequest + 1];
+  for (;;) {
+    Request request{};
+    iovec data{text, kMaxRequest};
+    alignas(cmsghdr) char control[CMSG_SPACE(kMaxDescriptors * sizeof(int))] = {};
+    msghdr message{};
+    message.msg_iov = &data;
+    message.msg_iovlen = 1;
+    message.msg_control = control;
+    message.msg_controllen = sizeof(control);
+    const ssize_t size = recvmsg(request_socket, &message, MSG_CMSG_CLOEXEC);
+    if (size < 0 && errno == EINTR) continue;
+    if (size <= 0) _exit(0);
+    text[size] = '\0';
+    size_t received = 0;
+    if (const cmsghdr* header = CMSG_FIRSTHDR(&message); header != nullptr) {
+      received = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+      memcpy(request.descriptors, CMSG_DATA(header), received * sizeof(int));
+    }
+    const bool whole = (message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) == 0 &&
+                       Parse(text, static_cast<size_t>(size), request) &&
+                       request.header.descriptors == received;
+    if (whole) {
+      Start(request, argc, argv, environment);
+    } else {
+      Answer(-EINVAL, -1);
+    }
+    for (size_t i = 0; i < received; ++i) close(request.descriptors[i]);
+  }
+}
+
+}  // namespace
+
+// glibc's own, by whose place in the program's start-up this library comes in.
+extern "C" __attribute__((visibility("default"))) int __libc_start_main(Main main, int argc,
+                                                                        char** argv, void (*init)(),
+                                                                        void (*fini)(),
+                                                                        void (*rtld_fini)(),
+                                                                        void* stack_end) {
+  using Start = int (*)(Main, int, char**, void (*)(), void (*)(), void (*)(), void*);
+  const auto start = reinterpret_cast<Start>(dlsym(RTLD_NEXT, "__libc_start_main"));
+  unsetenv("LD_PRELOAD");
+  program_main = main;
+  const bool is_zygote = argc == 4 && strcmp(argv[1], kName) == 0;
+  if (is_zygote) request_socket = atoi(argv[2]);
+  return start(is_zygote ? Wait : main, argc, argv, init, fini, rtld_fini, stack_end);
+}

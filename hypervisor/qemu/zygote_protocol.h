@@ -1,0 +1,31 @@
+// What a ZygoteSpawner and the library that it loads into the program say to each other, over a
+// SOCK_SEQPACKET pair: one message asks for a process, one answers.
+//
+//   request   RequestHeader, then `targets` of the descriptors that come along (SCM_RIGHTS, in this
+//             order) as int32 each, then the working directory and every argument, each ended by a
+//             zero byte
+//   answer    the new process's pid as int32, with a pidfd of it (SCM_RIGHTS); or a negative errno,
+//             and nothing was started
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace hatchery::hypervisor::qemu::zygote {
+
+struct RequestHeader {
+  std::uint32_t magic;
+  std::uint32_t descriptors;
+  std::uint32_t huge_pages;  // 0: none for this process
+  std::uint32_t new_session;
+};
+
+inline constexpr std::uint32_t kMagic = 0x3179677a;  // "zgy1"
+inline constexpr std::size_t kMaxRequest = 64 << 10;
+inline constexpr std::size_t kMaxDescriptors = 32;
+// The arguments of a zygote: this name, the number of its end of the pair, and so many bytes of
+// room for what the processes that come of it are to show as theirs in /proc/PID/cmdline.
+inline constexpr const char* kName = "--hatchery-zygote";
+inline constexpr std::size_t kArgumentRoom = 8 << 10;
+
+}  // namespace hatchery::hypervisor::qemu::zygote
