@@ -13,6 +13,7 @@
 #include "base/shield.h"
 #include "bench/measure.h"
 #include "hypervisor/qemu/qmp.h"
+#include "hypervisor/qemu/zygote.h"
 
 namespace hatchery::bench {
 
@@ -31,6 +32,14 @@ QemuOptions WithBinary(const std::string& binary) {
   QemuOptions options;
   options.binary = binary;
   return options;
+}
+
+// As the daemon starts VMMs.
+std::unique_ptr<ProcessSpawner> MakeVmmSpawner(const Executor& executor, ProcessSpawner& plain,
+                                               const std::string& qemu) {
+  const auto library = hypervisor::qemu::FindZygoteLibrary();
+  if (library.empty()) return nullptr;
+  return std::make_unique<hypervisor::qemu::ZygoteSpawner>(executor, plain, library, qemu);
 }
 
 // Returns when `socket`, which stays the caller's, has something to read.
@@ -68,7 +77,8 @@ Local::Local(asio::io_context& io, LocalOptions options)
       executor_(io.get_executor()),
       workers_(2),
       spawner_(executor_),
-      driver_(executor_, spawner_, WithBinary(options_.qemu)),
+      vmm_spawner_(MakeVmmSpawner(executor_, spawner_, options_.qemu)),
+      driver_(executor_, vmm_spawner_ ? *vmm_spawner_ : spawner_, WithBinary(options_.qemu)),
       connector_(executor_),
       verdicts_(options_.root / "accelerator.json"),
       booter_(driver_, connector_, verdicts_, options_.root / "vms"),

@@ -79,6 +79,7 @@ class Local {
   Executor executor_;
   WorkerPool workers_;
   PosixSpawner spawner_;
+  std::unique_ptr<ProcessSpawner> vmm_spawner_;  // null: spawner_
   hypervisor::qemu::QemuDriver driver_;
   agent::TtrpcConnector connector_;
   tmpl::AcceleratorVerdicts verdicts_;
