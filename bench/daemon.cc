@@ -49,15 +49,11 @@ Result<void> Daemon::Spawn() {
   ready_ = UniqueFd(::eventfd(0, EFD_CLOEXEC));
   if (!ready_) return ErrnoError(errno, "making an eventfd");
   SpawnRequest request;
-  request.argv = {options_.binary.string(),
-                  "--state-dir",
-                  options_.state_dir.string(),
-                  "--guest-image-dir",
-                  options_.image_dir.string(),
-                  "--driver-accelerator",
-                  options_.accelerator,
-                  "--qemu-binary",
-                  options_.qemu};
+  request.argv = {options_.binary.string(), "--state-dir", options_.state_dir.string(),
+                  "--guest-image-dir", options_.image_dir.string(), "--driver-accelerator",
+                  options_.accelerator, "--qemu-binary", options_.qemu,
+                  // Repeating an acquire must not change what is measured.
+                  "--pool-learn", "false"};
   request.env = MinimalEnvironment();
   request.stderr_fd = write.get();
   ASSIGN_OR_RETURN(process_, spawner_.Spawn(request));

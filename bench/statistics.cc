@@ -16,13 +16,6 @@ constexpr double kConfidence = 0.95;
 constexpr int kResamples = 4'000;
 constexpr std::uint64_t kSeed = 20'260'101;
 
-// From 1. The product is rounded first: 99.9 percent of 1,000 is 999, not a hair more.
-std::size_t RankOf(double percent, std::size_t count) {
-  const double exact = percent * static_cast<double>(count) / 100;
-  const auto rank = static_cast<std::size_t>(std::ceil(exact - 1e-9 * exact));
-  return std::clamp<std::size_t>(rank, 1, count);
-}
-
 double AtPercentile(const std::vector<double>& sorted, double percent) {
   return sorted[RankOf(percent, sorted.size()) - 1];
 }
@@ -65,6 +58,13 @@ class Resampled {
 };
 
 }  // namespace
+
+std::size_t RankOf(double percent, std::size_t count) {
+  // Rounded first: 99.9 percent of 1,000 is 999, not a hair more.
+  const double exact = percent * static_cast<double>(count) / 100;
+  const auto rank = static_cast<std::size_t>(std::ceil(exact - 1e-9 * exact));
+  return std::clamp<std::size_t>(rank, 1, count);
+}
 
 double Percentile(std::vector<double> samples, double percent) {
   if (samples.empty()) return 0;
@@ -133,8 +133,9 @@ std::optional<double> Compute(const std::vector<double>& samples, Statistic stat
 }
 
 std::optional<Interval> RatioInterval(const std::vector<double>& above,
-                                      const std::vector<double>& below, double percent) {
-  if (!BearsInterval(above.size(), percent) || !BearsInterval(below.size(), percent)) {
+                                      const std::vector<double>& below, double above_percent,
+                                      double below_percent) {
+  if (!BearsInterval(above.size(), above_percent) || !BearsInterval(below.size(), below_percent)) {
     return std::nullopt;
   }
   const auto sorted_above = Sorted(above);
@@ -142,8 +143,8 @@ std::optional<Interval> RatioInterval(const std::vector<double>& above,
   if (sorted_below.front() <= 0) return std::nullopt;
 
   boost::random::mt19937_64 random(kSeed);
-  Resampled draw_above(sorted_above, percent);
-  Resampled draw_below(sorted_below, percent);
+  Resampled draw_above(sorted_above, above_percent);
+  Resampled draw_below(sorted_below, below_percent);
   std::vector<double> ratios(kResamples);
   for (double& ratio : ratios) ratio = draw_above(random) / draw_below(random);
   std::ranges::sort(ratios);

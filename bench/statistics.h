@@ -17,6 +17,9 @@ namespace hatchery::bench {
 // Of no samples 0. `percent` is above 0 and at most 100.
 double Percentile(std::vector<double> samples, double percent);
 
+// The rank, from 1, of that sample among `count`, which is above 0.
+std::size_t RankOf(double percent, std::size_t count);
+
 // Does a list of `count` samples say something of its `percent`-th percentile? Only if at least one
 // sample lies beyond it; without one it is the maximum under another name. So p90 needs 10 samples,
 // p95 20, p99 100, p99.9 1,000. The median is always told.
@@ -45,7 +48,7 @@ struct Interval {
   double high = 0;
 };
 
-// The 95% confidence interval of `above`'s percentile divided by `below`'s: the percentile
+// The 95% confidence interval of a percentile of `above` divided by one of `below`: the percentile
 // bootstrap, with a fixed seed, so that the same samples always give the same interval.
 //
 // Both lists are drawn again 4,000 times. A percentile of a list that is drawn from n samples with
@@ -60,7 +63,8 @@ struct Interval {
 // It knows only what the samples know. Two runs on a host whose load has changed in between differ,
 // and are called so.
 std::optional<Interval> RatioInterval(const std::vector<double>& above,
-                                      const std::vector<double>& below, double percent = 50);
+                                      const std::vector<double>& below, double above_percent = 50,
+                                      double below_percent = 50);
 
 // What has become of a figure from A to B. Of rates, more is faster.
 enum class Verdict {

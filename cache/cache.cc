@@ -11,9 +11,10 @@ Cache::Cache(Dependencies d, Settings settings)
            std::string(deps_.driver.name()), deps_.host_boot_id),
       catalog_(deps_.executor, deps_.store, deps_.templates, deps_.builder, vms_, settings_,
                deps_.clock, deps_.default_guest),
-      pools_(deps_.executor, deps_.store, catalog_, vms_, settings_),
-      leases_(deps_.executor, deps_.store, deps_.factory, catalog_, pools_, vms_, settings_,
-              deps_.clock) {
+      pools_(deps_.executor, deps_.store, catalog_, vms_, settings_, deps_.clock),
+      onlining_(deps_.executor, vms_),
+      leases_(deps_.executor, deps_.store, deps_.factory, catalog_, pools_, vms_, onlining_,
+              settings_, deps_.clock) {
   catalog_.OnChanged([this](const std::string& name) { pools_.OnTemplateChanged(name); });
   vms_.OnDied([this](const VmPtr& vm) { pools_.Remove(vm); });
   vms_.OnGone([this](const VmEntry& vm) {
@@ -26,6 +27,7 @@ Cache::~Cache() = default;
 
 Task<void> Cache::Start(Deadline deadline) {
   if (auto recovered = co_await Recover(deadline); !recovered) {
+    co_await onlining_.Stop();
     co_await vms_.Stop();  // those that were taken over are watched
     co_await catalog_.Stop();
     co_return recovered;
@@ -49,6 +51,7 @@ asio::awaitable<void> Cache::Stop(Deadline deadline) {
         "the service stops", deadline);
     if (!ended) log::Warning({}, "stopping: " + ToString(ended.error()));
   }
+  co_await onlining_.Stop();
   co_await vms_.Stop();
   co_await catalog_.Stop();
 }

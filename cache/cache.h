@@ -10,6 +10,7 @@
 #include "cache/catalog.h"
 #include "cache/kv_store.h"
 #include "cache/leases.h"
+#include "cache/onlining.h"
 #include "cache/pools.h"
 #include "cache/settings.h"
 #include "cache/vms.h"
@@ -59,6 +60,7 @@ class Cache {
   Catalog& catalog() { return catalog_; }
   Pools& pools() { return pools_; }
   Vms& vms() { return vms_; }
+  Onlining& onlining() { return onlining_; }
   const Settings& settings() const { return settings_; }
 
   struct InitParams {
@@ -90,6 +92,7 @@ class Cache {
   Vms vms_;
   Catalog catalog_;
   Pools pools_;
+  Onlining onlining_;
   Leases leases_;
 };
 

@@ -48,12 +48,14 @@ std::string HashOf(const AcquireParams& params) {
 }  // namespace
 
 Leases::Leases(Executor executor, KvStore& store, factory::Factory& factory, Catalog& catalog,
-               Pools& pools, Vms& vms, const Settings& settings, const Clock& clock)
+               Pools& pools, Vms& vms, Onlining& onlining, const Settings& settings,
+               const Clock& clock)
     : store_(store),
       factory_(factory),
       catalog_(catalog),
       pools_(pools),
       vms_(vms),
+      onlining_(onlining),
       settings_(settings),
       clock_(clock),
       changed_(executor) {}
@@ -156,6 +158,10 @@ Task<std::optional<Acquired>> Leases::JoinEarlier(const AcquireParams& params,
                                    request.record.vm_id() +
                                    ", whose lease has ended; choose a new request_id");
     }
+    if (!params.resize_in_background && vm->pending()) {
+      CO_RETURN_IF_ERROR(co_await onlining_.Wait(vm, deadline));
+      continue;  // it may have ended meanwhile
+    }
     ++request.holders;
     co_return Acquired{vm, Source::kRepeat};
   }
@@ -222,6 +228,7 @@ Task<Acquired> Leases::Assign(const VmPtr& vm, const AcquireParams& params, cons
   vm->record.set_machine_id(assignment.machine_id);
   const auto machine = vm->machine;
   const bool resized = vcpus > machine->vm->vcpus() || memory > machine->vm->memory();
+  assignment.await_resize = !resized || !params.resize_in_background;
   const Deadline by = resized ? deadline : Sooner(deadline, After(settings_.personalize_timeout));
   ASSIGN_OR_CO_RETURN(const auto assigned,
                       co_await factory_.Assign(*machine, std::move(assignment), by));
@@ -232,7 +239,9 @@ Task<Acquired> Leases::Assign(const VmPtr& vm, const AcquireParams& params, cons
   vm->record.set_vcpus(machine->vm->vcpus());
   vm->record.set_memory_bytes(machine->vm->memory().count());
   vm->record.set_boot_id(assigned.report.boot_id);
+  onlining_.Note(*vm, assigned.report.online_vcpus, assigned.report.online_memory);
   CO_RETURN_IF_ERROR(vms_.Update(*vm));
+  onlining_.Follow(vm);
   Acquired acquired;
   acquired.vm = vm;
   acquired.resize = assigned.resize;

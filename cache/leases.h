@@ -15,6 +15,7 @@
 #include <string>
 
 #include "cache/catalog.h"
+#include "cache/onlining.h"
 #include "cache/pools.h"
 #include "cache/records.h"
 #include "cache/settings.h"
@@ -29,6 +30,9 @@ struct AcquireParams {
   std::optional<Bytes> memory;
   std::string sandbox_id;
   std::string hostname;  // empty: the VM's id
+  // Reply before the guest has brought up what was hot-added (see onlining.h). How to wait is not
+  // part of what is asked for: a repeat may differ in it.
+  bool resize_in_background = false;
 };
 
 enum class Source { kPool, kClone, kRepeat };
@@ -42,7 +46,7 @@ struct Acquired {
 class Leases {
  public:
   Leases(Executor executor, KvStore& store, factory::Factory& factory, Catalog& catalog,
-         Pools& pools, Vms& vms, const Settings& settings, const Clock& clock);
+         Pools& pools, Vms& vms, Onlining& onlining, const Settings& settings, const Clock& clock);
 
   // Requests that an earlier daemon served; their VMs must be in Vms already if they live.
   void Restore(const std::vector<record::RequestRecord>& requests);
@@ -91,6 +95,7 @@ class Leases {
   Catalog& catalog_;
   Pools& pools_;
   Vms& vms_;
+  Onlining& onlining_;
   const Settings& settings_;
   const Clock& clock_;
   bool draining_ = false;

@@ -16,6 +16,9 @@ constexpr auto kLastBackoff = std::chrono::seconds(30);
 // How many clones may fail in a row before a caller that waits for the pool is told.
 constexpr int kFailuresToGiveUp = 3;
 
+// How often learned pools are looked at, to end those that nobody asks for any more.
+constexpr auto kLearnInterval = std::chrono::seconds(10);
+
 record::PoolRecord MakeRecord(const std::string& name, std::uint32_t vcpus, Bytes memory,
                               std::uint32_t target) {
   record::PoolRecord r;
@@ -24,6 +27,15 @@ record::PoolRecord MakeRecord(const std::string& name, std::uint32_t vcpus, Byte
   r.set_memory_bytes(memory.count());
   r.set_target(target);
   return r;
+}
+
+// What was learned can be learned again.
+Durability DurabilityOf(const record::PoolRecord& r) {
+  return r.learned() ? Durability::kProcess : Durability::kHost;
+}
+
+PooledShape ShapeOf(const record::PoolRecord& r) {
+  return {r.template_name(), r.vcpus(), Bytes(r.memory_bytes())};
 }
 
 }  // namespace
@@ -78,19 +90,24 @@ struct Pools::Pool {
 };
 
 Pools::Pools(Executor executor, KvStore& store, Catalog& catalog, Vms& vms,
-             const Settings& settings)
+             const Settings& settings, const Clock& clock)
     : executor_(executor),
       store_(store),
       catalog_(catalog),
       vms_(vms),
       settings_(settings),
+      clock_(clock),
+      popular_(settings.learn),
       changed_(executor),
-      hatchers_(executor) {}
+      asked_often_(executor),
+      hatchers_(executor),
+      learner_(executor) {}
 
 Pools::~Pools() = default;
 
 void Pools::Restore(const std::vector<record::PoolRecord>& pools) {
   for (const auto& r : pools) {
+    if (r.learned()) popular_.Restore(ShapeOf(r), r.target(), clock_.Now());
     auto pool = std::make_shared<Pool>(executor_, r);
     pools_.emplace(pool->key, std::move(pool));
   }
@@ -108,8 +125,10 @@ bool Pools::TakeIn(const VmPtr& vm) {
 }
 
 void Pools::Start() {
+  Learn();  // first: it may end some
   running_ = true;
   MaintainAll();
+  learner_.Spawn("learn pools", KeepLearning());
 }
 
 Task<std::string> Pools::Set(const std::string& template_name, std::optional<std::uint32_t> vcpus,
@@ -125,6 +144,7 @@ Task<std::string> Pools::Set(const std::string& template_name, std::optional<std
   CO_RETURN_IF_ERROR(CheckShape(shape, record.vcpus(), Bytes(record.memory_bytes())));
   record.set_follows_template(!vcpus && !memory);
   const std::string key = PoolKey(record);
+  popular_.Forget(ShapeOf(record));
   if (target == 0) {
     CO_RETURN_IF_ERROR(Erase(key));
     co_return key;
@@ -144,9 +164,10 @@ Result<void> Pools::Erase(const std::string& key) {
   const auto found = pools_.find(key);
   if (found == pools_.end()) return {};
   RecordBatch batch;
-  batch.DeletePool(found->second->record);
-  RETURN_IF_ERROR(batch.Commit(store_, Durability::kHost));
   const auto pool = found->second;
+  batch.DeletePool(pool->record);
+  RETURN_IF_ERROR(batch.Commit(store_, DurabilityOf(pool->record)));
+  if (pool->record.learned()) popular_.Forget(ShapeOf(pool->record));
   pools_.erase(found);
   pool->removed = true;
   pool->hatchers.Cancel();
@@ -170,7 +191,11 @@ Result<void> Pools::RemoveAllOf(const std::string& template_name) {
 }
 
 void Pools::MaintainAll() {
-  for (auto& [key, pool] : pools_) Maintain(*pool);
+  for (const bool learned : {false, true}) {
+    for (auto& [key, pool] : pools_) {
+      if (pool->record.learned() == learned) Maintain(*pool);
+    }
+  }
 }
 
 void Pools::Maintain(Pool& pool) {
@@ -260,6 +285,11 @@ VmPtr Pools::Take(const std::string& template_name, const tmpl::Manifest& manife
   const auto& shape = manifest.shape;
   const auto exact = pools_.find(PoolKey(MakeRecord(template_name, vcpus, memory, 0)));
   const auto base = pools_.find(PoolKey(MakeRecord(template_name, shape.vcpus, shape.memory, 0)));
+  const bool own = vcpus == shape.vcpus && memory == shape.memory;
+  const bool learnable = !own && (exact == pools_.end() || exact->second->record.learned());
+  if (learnable && popular_.Asked({template_name, vcpus, memory}, clock_.Now())) {
+    asked_often_.NotifyAll();
+  }
   for (const auto found : {exact, base}) {
     if (found == pools_.end()) continue;
     Pool& pool = *found->second;
@@ -318,26 +348,84 @@ void Pools::Refit(const std::string& name, const tmpl::Shape& shape) {
   for (const auto& [key, pool] : pools_) {
     const auto& r = pool->record;
     if (r.template_name() != name) continue;
-    const bool fits = r.follows_template()
-                          ? r.vcpus() == shape.vcpus && Bytes(r.memory_bytes()) == shape.memory
-                          : CheckShape(shape, r.vcpus(), Bytes(r.memory_bytes())).has_value();
+    const bool own = r.vcpus() == shape.vcpus && Bytes(r.memory_bytes()) == shape.memory;
+    const bool fits = CheckShape(shape, r.vcpus(), Bytes(r.memory_bytes())).has_value() &&
+                      (!r.follows_template() || own);
     if (!fits) misfits.push_back(pool);
   }
+  // Those that go make room for those that move.
+  std::ranges::partition(misfits,
+                         [](const auto& pool) { return !pool->record.follows_template(); });
   for (const auto& pool : misfits) {
     auto moved = Erase(pool->key);
     if (moved && pool->record.follows_template()) {
       auto record = MakeRecord(name, shape.vcpus, shape.memory, pool->record.target());
       record.set_follows_template(true);
+      auto& there = pools_[PoolKey(record)];
+      if (there) record.set_target(std::max(record.target(), there->record.target()));
+      if (!there) there = std::make_shared<Pool>(executor_, record);
+      there->record = record;
       RecordBatch batch;
       batch.Put(record);
       moved = batch.Commit(store_, Durability::kHost);
-      if (moved) pools_[PoolKey(record)] = std::make_shared<Pool>(executor_, record);
     } else if (moved) {
       log::Warning({.tmpl = name}, "pool " + pool->key +
                                        " is removed: the template's new version " +
                                        "cannot have its shape");
     }
     if (!moved) log::Error({.tmpl = name}, "refitting pools: " + ToString(moved.error()));
+  }
+}
+
+void Pools::Learn() {
+  const auto wanted = popular_.Wanted(clock_.Now());
+  std::vector<std::string> unwanted;
+  for (const auto& [key, pool] : pools_) {
+    if (pool->record.learned() && !wanted.contains(ShapeOf(pool->record))) unwanted.push_back(key);
+  }
+  for (const auto& key : unwanted) {
+    const auto erased = Erase(key);
+    log::Write(erased ? log::Level::kInfo : log::Level::kError, {},
+               "pool " + key + " is not asked for any more" +
+                   (erased ? "" : ", but cannot be removed: " + ToString(erased.error())));
+  }
+  for (const auto& [shape, target] : wanted) SetLearned(shape, target);
+}
+
+void Pools::SetLearned(const PooledShape& shape, std::uint32_t target) {
+  auto record = MakeRecord(shape.template_name, shape.vcpus, shape.memory, target);
+  record.set_learned(true);
+  const std::string key = PoolKey(record);
+  const auto found = pools_.find(key);
+  const bool is_new = found == pools_.end();
+  if (!is_new) {
+    const auto& known = found->second->record;
+    if (!known.learned() || known.target() == target) return;
+  } else {
+    // Since it was asked for, its template may have changed, or gone.
+    const auto loaded = catalog_.IfLoaded(shape.template_name);
+    if (!loaded || !CheckShape(loaded->manifest().shape, shape.vcpus, shape.memory)) {
+      return popular_.Forget(shape);
+    }
+  }
+  RecordBatch batch;
+  batch.Put(record);
+  if (auto written = batch.Commit(store_, DurabilityOf(record)); !written) {
+    return log::Error({.tmpl = shape.template_name},
+                      "learning pool " + key + ": " + ToString(written.error()));
+  }
+  auto& pool = pools_[key];
+  if (is_new) pool = std::make_shared<Pool>(executor_, record);
+  pool->record = record;
+  log::Info({.tmpl = shape.template_name},
+            "pool " + key + " is asked for often: it keeps " + std::to_string(target));
+  Maintain(*pool);
+}
+
+asio::awaitable<void> Pools::KeepLearning() {
+  while (settings_.learn.enabled && !co_await IsCancelled()) {
+    Learn();
+    (void)co_await asked_often_.Wait(After(kLearnInterval));
   }
 }
 
@@ -357,6 +445,7 @@ PoolInfo Pools::InfoOf(const Pool& pool) const {
   info.hits = pool.hits;
   info.misses = pool.misses;
   info.last_error = pool.last_error;
+  info.learned = pool.record.learned();
   return info;
 }
 
@@ -368,6 +457,8 @@ std::vector<PoolInfo> Pools::List() const {
 
 asio::awaitable<void> Pools::Stop() {
   running_ = false;
+  learner_.Cancel();
+  co_await learner_.Join();
   changed_.NotifyAll();
   for (auto& [key, pool] : pools_) pool->hatchers.Cancel();
   const auto pools = pools_;  // may change while we wait

@@ -1,6 +1,9 @@
-// Pools: warm VMs by template and shape, kept at their target size, off the acquire path.
+// Pools: warm VMs by template and shape, kept at their target size, off the acquire path. An
+// operator makes them; shapes that are asked for often get learned ones, which come and go with the
+// demand (popular.h says when).
 //
-// Loop thread only.
+// Learned pools are on record, so that a restart keeps their warm VMs; one that an operator sets
+// becomes his. When there is work for both, an operator's is refilled first. Loop thread only.
 #pragma once
 
 #include <deque>
@@ -11,6 +14,7 @@
 #include <vector>
 
 #include "cache/catalog.h"
+#include "cache/popular.h"
 #include "cache/records.h"
 #include "cache/settings.h"
 #include "cache/vms.h"
@@ -26,6 +30,7 @@ struct PoolInfo {
   std::uint32_t warm = 0, filling = 0, leased = 0;
   std::uint64_t hits = 0, misses = 0;
   std::string last_error;
+  bool learned = false;
 };
 
 // What an acquire or a pool may ask of a template: from the sizes it was booted with up to its
@@ -34,7 +39,8 @@ Result<void> CheckShape(const tmpl::Shape& shape, std::uint32_t vcpus, Bytes mem
 
 class Pools {
  public:
-  Pools(Executor executor, KvStore& store, Catalog& catalog, Vms& vms, const Settings& settings);
+  Pools(Executor executor, KvStore& store, Catalog& catalog, Vms& vms, const Settings& settings,
+        const Clock& clock);
   ~Pools();
 
   // Pools as the metadata store has them. Filling begins with Start().
@@ -55,7 +61,7 @@ class Pools {
 
   // A warm VM for this shape, taken out of its pool: of the pool of exactly this shape, else of the
   // one of the template's own shape, to be resized. Null when there is none. The caller assigns it
-  // or ends it. Counts a hit or a miss.
+  // or ends it. Counts a hit or a miss, and what is asked for often.
   VmPtr Take(const std::string& template_name, const tmpl::Manifest& manifest, std::uint32_t vcpus,
              Bytes memory);
 
@@ -73,6 +79,10 @@ class Pools {
   // Removes a template's pools and their warm VMs, and stops the clones being made for them.
   Result<void> RemoveAllOf(const std::string& template_name);
 
+  // Makes the learned pools those that there should be by now. Called by itself when somebody asks
+  // for a shape once more, and every so often.
+  void Learn();
+
   std::vector<PoolInfo> List() const;
 
   // No clones from here on; those being made are undone.
@@ -83,6 +93,8 @@ class Pools {
   void Maintain(Pool& pool);
   void Refit(const std::string& name, const tmpl::Shape& shape);
   void MaintainAll();
+  asio::awaitable<void> KeepLearning();
+  void SetLearned(const PooledShape& shape, std::uint32_t target);
   asio::awaitable<void> Hatch(std::shared_ptr<Pool> pool);
   PoolInfo InfoOf(const Pool& pool) const;
   Result<void> Erase(const std::string& key);
@@ -92,11 +104,15 @@ class Pools {
   Catalog& catalog_;
   Vms& vms_;
   const Settings& settings_;
+  const Clock& clock_;
+  Popular popular_;
   bool running_ = false;
   std::size_t hatching_ = 0;  // over all pools
   std::map<std::string, std::shared_ptr<Pool>> pools_;
   Notifier changed_;
+  Notifier asked_often_;
   TaskScope hatchers_;
+  TaskScope learner_;
 };
 
 }  // namespace hatchery::cache

@@ -14,6 +14,10 @@ namespace {
 
 constexpr auto kAdoptTimeout = std::chrono::seconds(5);
 
+// Whether the guest of a VM that is leased has confirmed its new identity: that is written down
+// only then.
+bool IsConfirmed(const record::VmRecord& record) { return !record.boot_id().empty(); }
+
 // The processes whose command line names a file below `root`, by the VM id that follows it.
 std::multimap<std::string, ProcessIdentity> ProcessesBelow(const fs::path& root) {
   std::multimap<std::string, ProcessIdentity> found;
@@ -58,6 +62,13 @@ Task<void> Cache::Recover(Deadline deadline) {
     log::Info({.vm = id}, "not taken over: " + ToString(taken.error()));
     RecordBatch batch;
     batch.DeleteVm(VmId(id));
+    if (lease && !IsConfirmed(vm)) {
+      // Its acquire was never answered: a retry is served anew.
+      batch.DeleteRequest(RequestId(lease->request_id()));
+      std::erase_if(state.requests, [&](const auto& request) {
+        return request.request_id() == lease->request_id();
+      });
+    }
     CO_RETURN_IF_ERROR(batch.Commit(deps_.store));
   }
   RecordBatch batch;
@@ -75,6 +86,9 @@ Task<void> Cache::TakeOver(record::VmRecord record, std::optional<record::LeaseR
   if (!warm && !assigned) {
     co_return Aborted("it was " + std::string(PhaseName(record.phase())));
   }
+  if (assigned && !IsConfirmed(record)) {
+    co_return Aborted("its guest had not confirmed to be unique when the daemon ended");
+  }
   const Deadline at = Sooner(deadline, After(kAdoptTimeout));
   auto machine = std::make_unique<factory::Machine>();
   ASSIGN_OR_CO_RETURN(machine->vm, co_await deps_.driver.Adopt(record.handle(), at));
@@ -86,6 +100,7 @@ Task<void> Cache::TakeOver(record::VmRecord record, std::optional<record::LeaseR
   ASSIGN_OR_CO_RETURN(machine->agent,
                       co_await deps_.connector.Connect(machine->vm->endpoints().agent, at));
   const auto vm = vms_.Adopt(std::move(record), std::move(lease), std::move(machine));
+  onlining_.Follow(vm);
   log::Info({.vm = vm->record.id()}, "taken over, " + std::string(PhaseName(vm->phase())));
   if (warm && !pools_.TakeIn(vm)) {
     vms_.End(vm, record::VM_PHASE_RELEASED, "no pool wants it any more");

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <string>
 
+#include "cache/popular.h"
 #include "hypervisor/config.h"
 #include "template/manifest.h"
 
@@ -22,6 +23,8 @@ struct Settings {
   std::chrono::nanoseconds personalize_timeout = std::chrono::seconds(2);
   // Pool size that `factory init` sets when it is not told one.
   std::uint32_t pool_size = 4;
+  // Pools of shapes that are asked for often.
+  LearnSettings learn;
   // Keep warm VMs when the daemon stops, for the next one to adopt.
   bool keep_warm_on_stop = false;
 

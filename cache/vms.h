@@ -40,10 +40,13 @@ struct VmEntry {
   std::optional<record::LeaseRecord> lease;   // while ASSIGNED
   RequestId request;                          // that it was acquired by; stays after the lease
   std::shared_ptr<factory::Machine> machine;  // from WARM on, or FAILED
+  std::string pending_problem;                // see onlining.h
   OneShot<bool> gone;                         // nothing of it is left
 
   VmId id() const { return VmId(record.id()); }
   Phase phase() const { return record.phase(); }
+  // Its guest has yet to bring online what was hot-added.
+  bool pending() const { return record.pending_vcpus() > 0 || record.pending_memory_bytes() > 0; }
 };
 using VmPtr = std::shared_ptr<VmEntry>;
 

@@ -159,8 +159,10 @@ Task<Assigned> Factory::Assign(Machine& machine, Assignment assignment, Deadline
   identity.time = clock_.Now();
   identity.hostname = std::move(assignment.hostname);
   identity.machine_id = std::move(assignment.machine_id);
-  identity.vcpus = machine.vm->vcpus();
-  identity.memory = machine.vm->memory();
+  if (assignment.await_resize) {
+    identity.vcpus = machine.vm->vcpus();
+    identity.memory = machine.vm->memory();
+  }
   // Sent before the guest runs, so that it wakes up with the request before it.
   auto [report, resumed] =
       co_await (machine.agent->Personalize(identity, deadline) && machine.vm->Resume(deadline));

@@ -51,6 +51,9 @@ struct Assignment {
   Bytes memory;
   std::string hostname;
   std::string machine_id;
+  // Whether to wait until the guest uses what was added. If not, `Assigned::report` says how much
+  // it has online, and Client::AwaitOnline() when it has the rest.
+  bool await_resize = true;
 };
 
 struct Assigned {

@@ -7,9 +7,9 @@ packages=(
   clang-19 libclang-rt-19-dev clang-format-19 clang-tidy-19 mold ccache cmake ninja-build pkg-config git
   # libraries
   libboost1.81-dev libcli11-dev libgmock-dev libgrpc++-dev libgtest-dev libprotobuf-dev librocksdb-dev
-  libspdlog-dev libssl-dev libtoml11-dev nlohmann-json3-dev protobuf-compiler protobuf-compiler-grpc
+  libspdlog-dev libssl-dev libtoml11-dev libvalijson-dev nlohmann-json3-dev protobuf-compiler protobuf-compiler-grpc
   # run and test
-  jq kmod procps qemu-system-x86
+  chromium jq kmod procps qemu-system-x86
 )
 
 missing=()

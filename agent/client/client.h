@@ -33,8 +33,8 @@ struct Identity {
   std::string hostname;    // empty: unchanged
   std::string machine_id;  // 32 hexadecimal digits; empty: unchanged
   bool renew_boot_id = true;
-  std::uint32_t vcpus = 0;  // bring CPUs online until this many are; 0: leave them
-  Bytes memory;             // bring memory blocks online until this much is; 0: leave it
+  std::uint32_t vcpus = 0;  // wait until this many CPUs are online; 0: do not wait for any
+  Bytes memory;             // likewise for memory
 };
 
 // What the agent confirms, part by part. Personalize() succeeds only if every part that was asked
@@ -47,6 +47,13 @@ struct PersonalizeReport {
   std::string boot_id;  // as the guest has it now
   std::uint32_t online_vcpus = 0;
   Bytes online_memory;
+};
+
+// What a guest has online.
+struct OnlineReport {
+  std::uint32_t vcpus = 0;
+  Bytes memory;
+  std::string problem;  // what is missing, and why if the guest knows; empty: nothing
 };
 
 struct ExecRequest {
@@ -85,6 +92,9 @@ class Client {
   virtual Task<Versions> Version(Deadline deadline) = 0;
 
   virtual Task<PersonalizeReport> Personalize(const Identity& identity, Deadline deadline) = 0;
+  // Returns when the guest has at least so many CPUs and so much memory online, or shortly before
+  // `deadline` with what it has then: `problem` tells the two apart.
+  virtual Task<OnlineReport> AwaitOnline(std::uint32_t vcpus, Bytes memory, Deadline deadline) = 0;
   // kNotFound: no such program; kInvalidArgument: empty argv, or request over 3 MiB.
   virtual Task<ExecResult> Exec(const ExecRequest& request, Deadline deadline) = 0;
   virtual Task<GuestDetails> Details(Deadline deadline) = 0;

@@ -81,6 +81,13 @@ Task<PersonalizeReport> ToReport(Task<wire::PersonalizeResponse> reply, Identity
   co_return report;
 }
 
+Task<OnlineReport> ToOnlineReport(Task<wire::AwaitOnlineResponse> reply) {
+  ASSIGN_OR_CO_RETURN(auto online, co_await std::move(reply));
+  co_return OnlineReport{.vcpus = online.online_vcpus(),
+                         .memory = Bytes(online.online_memory_bytes()),
+                         .problem = std::move(*online.mutable_problem())};
+}
+
 Task<ExecResult> ToExecResult(Task<wire::ExecResponse> reply) {
   ASSIGN_OR_CO_RETURN(auto done, co_await std::move(reply));
   ExecResult result{.timed_out = done.timed_out(),
@@ -113,7 +120,7 @@ Task<GuestDetails> ToDetails(Task<wire::DetailsResponse> reply) {
 
 // How long the guest may wait for what was hot-added: a little less than we wait for it, so that
 // its error, which names the part, comes before our own.
-std::uint64_t PersonalizeTimeoutMs(Deadline deadline) {
+std::uint64_t OnlineTimeoutMs(Deadline deadline) {
   constexpr milliseconds kLongest = std::chrono::minutes(10);
   const auto left = std::min<nanoseconds>(deadline - std::chrono::steady_clock::now(), kLongest);
   return static_cast<std::uint64_t>(
@@ -149,10 +156,19 @@ class TtrpcClient final : public Client {
     request.set_renew_boot_id(identity.renew_boot_id);
     request.set_vcpus(identity.vcpus);
     request.set_memory_bytes(identity.memory.count());
-    request.set_timeout_ms(PersonalizeTimeoutMs(deadline));
+    request.set_timeout_ms(OnlineTimeoutMs(deadline));
     return ToReport(
         Call<wire::PersonalizeResponse>(channel_, kGuest, "Personalize", request, deadline),
         identity);
+  }
+
+  Task<OnlineReport> AwaitOnline(std::uint32_t vcpus, Bytes memory, Deadline deadline) override {
+    wire::AwaitOnlineRequest request;
+    request.set_vcpus(vcpus);
+    request.set_memory_bytes(memory.count());
+    request.set_timeout_ms(OnlineTimeoutMs(deadline));
+    return ToOnlineReport(
+        Call<wire::AwaitOnlineResponse>(channel_, kGuest, "AwaitOnline", request, deadline));
   }
 
   Task<ExecResult> Exec(const ExecRequest& exec, Deadline deadline) override {

@@ -27,6 +27,7 @@ std::string_view MethodName(Method method) {
     case Method::kCheck: return "Check";
     case Method::kVersion: return "Version";
     case Method::kPersonalize: return "Personalize";
+    case Method::kAwaitOnline: return "AwaitOnline";
     case Method::kExec: return "Exec";
     case Method::kDetails: return "Details";
     case Method::kPrepareSave: return "PrepareSave";
@@ -224,6 +225,18 @@ class FakeClient final : public Client {
           return PersonalizeGuest(guest, identity, !skip_reseed);
         },
         ValidateIdentity(identity));
+  }
+  Task<OnlineReport> AwaitOnline(std::uint32_t vcpus, Bytes memory, Deadline deadline) override {
+    return Call<OnlineReport>(
+        Method::kAwaitOnline, deadline, [vcpus, memory](FakeGuest& guest) -> Result<OnlineReport> {
+          guest.online_vcpus = std::max(guest.online_vcpus, std::min(vcpus, guest.present_vcpus));
+          guest.online_memory =
+              std::max(guest.online_memory, std::min(memory, guest.present_memory));
+          OnlineReport report{.vcpus = guest.online_vcpus, .memory = guest.online_memory};
+          if (vcpus > report.vcpus) report.problem = "vcpus did not appear in time";
+          if (memory > report.memory) report.problem = "memory did not appear in time";
+          return report;
+        });
   }
   Task<ExecResult> Exec(const ExecRequest& request, Deadline deadline) override {
     return CallHeedingFaults<ExecResult>(

@@ -22,6 +22,7 @@ enum class Method {
   kCheck,
   kVersion,
   kPersonalize,
+  kAwaitOnline,
   kExec,
   kDetails,
   kPrepareSave,
@@ -42,7 +43,9 @@ struct FakeGuest {
   std::uint32_t online_vcpus = 1;
   Bytes online_memory = Bytes::MiB(256);
   Bytes memory_block = Bytes::MiB(128);
-  // CPUs and memory that can be brought online; asking Personalize for more fails.
+  // CPUs and memory that can be brought online, which Personalize and AwaitOnline do at once as far
+  // as they are asked to (SetDelay and HangNext make a slow guest). Asking Personalize for more
+  // fails; AwaitOnline says at once what a guest would say at the end of its time.
   std::uint32_t present_vcpus = 64;
   Bytes present_memory = Bytes::GiB(64);
   bool prepared_for_save = false;

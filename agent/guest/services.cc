@@ -22,6 +22,11 @@ constexpr std::string_view kKataService = "grpc.AgentService";
 constexpr milliseconds kDefaultOnlineTimeout{10'000};
 constexpr std::uint64_t kMaxOnlineTimeoutMs = 3'600'000;
 
+milliseconds OnlineTimeout(std::uint64_t timeout_ms) {
+  return timeout_ms == 0 ? kDefaultOnlineTimeout
+                         : milliseconds(std::min(timeout_ms, kMaxOnlineTimeoutMs));
+}
+
 // Answers that carry nothing, as google.protobuf.Empty.
 const std::string kEmpty;
 
@@ -112,6 +117,11 @@ void Services::AddGuest(Dispatcher& dispatcher) {
       [this](const v1::PersonalizeRequest& request, std::shared_ptr<Call> call) {
         Personalize(request, std::move(call));
       });
+  dispatcher.AddAsync<v1::AwaitOnlineRequest>(
+      kGuestService, "AwaitOnline",
+      [this](const v1::AwaitOnlineRequest& request, std::shared_ptr<Call> call) {
+        AwaitOnline(request, std::move(call));
+      });
   dispatcher.AddAsync<v1::ExecRequest>(
       kGuestService, "Exec", [this](const v1::ExecRequest& request, std::shared_ptr<Call> call) {
         execs_.Start(request, std::move(call));
@@ -144,12 +154,8 @@ void Services::WaitForOnline(std::uint32_t vcpus, Bytes memory, std::chrono::nan
 void Services::Personalize(const v1::PersonalizeRequest& request, std::shared_ptr<Call> call) {
   auto identity = personalizer_.Apply(request);
   if (!identity) return call->Finish(std::unexpected(identity.error()));
-  const milliseconds timeout =
-      request.timeout_ms() == 0
-          ? kDefaultOnlineTimeout
-          : milliseconds(std::min<std::uint64_t>(request.timeout_ms(), kMaxOnlineTimeoutMs));
   WaitForOnline(
-      request.vcpus(), Bytes(request.memory_bytes()), timeout, call,
+      request.vcpus(), Bytes(request.memory_bytes()), OnlineTimeout(request.timeout_ms()), call,
       [this, call, response = *std::move(identity)](const Result<Online>& online) mutable {
         if (!online) return call->Finish(std::unexpected(online.error()));
         kata_vcpus_ = online->vcpus;
@@ -157,6 +163,19 @@ void Services::Personalize(const v1::PersonalizeRequest& request, std::shared_pt
         response.set_online_memory_bytes(online->memory.count());
         call->Finish(response.SerializeAsString());
       });
+}
+
+void Services::AwaitOnline(const v1::AwaitOnlineRequest& request, std::shared_ptr<Call> call) {
+  WaitForOnline(request.vcpus(), Bytes(request.memory_bytes()), OnlineTimeout(request.timeout_ms()),
+                call, [this, call](const Result<Online>& online) {
+                  v1::AwaitOnlineResponse response;
+                  if (!online) response.set_problem(online.error().message);
+                  const Online& now = onliner_.online();
+                  kata_vcpus_ = now.vcpus;
+                  response.set_online_vcpus(now.vcpus);
+                  response.set_online_memory_bytes(now.memory.count());
+                  call->Finish(response.SerializeAsString());
+                });
 }
 
 void Services::OnlineCpuMem(std::uint32_t new_vcpus, bool wait, std::shared_ptr<Call> call) {

@@ -29,6 +29,7 @@ class Services {
   void AddKata(Dispatcher& dispatcher);
   void AddGuest(Dispatcher& dispatcher);
   void Personalize(const v1::PersonalizeRequest& request, std::shared_ptr<Call> call);
+  void AwaitOnline(const v1::AwaitOnlineRequest& request, std::shared_ptr<Call> call);
   void OnlineCpuMem(std::uint32_t new_vcpus, bool wait, std::shared_ptr<Call> call);
   void WaitForOnline(std::uint32_t vcpus, Bytes memory, std::chrono::nanoseconds timeout,
                      std::shared_ptr<Call> call, Onliner::Done done);

@@ -101,6 +101,7 @@ grpc::ServerUnaryReactor* CacheService::Acquire(grpc::CallbackServerContext* con
   if (request->has_memory_bytes()) params.memory = Bytes(request->memory_bytes());
   params.sandbox_id = request->sandbox_id();
   params.hostname = request->hostname();
+  params.resize_in_background = request->resize_in_background();
   const auto deadline = DeadlineOf(*context, cache_.settings().acquire_timeout);
   auto undelivered = std::make_shared<Undelivered>();
   return UnaryCall<api::AcquireResponse>::Start(

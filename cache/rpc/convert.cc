@@ -85,8 +85,11 @@ api::Vm ToApi(const VmEntry& vm) {
   out.set_state(ToApi(vm.phase()));
   out.set_template_name(r.template_name());
   out.set_template_digest(r.template_digest());
-  out.set_vcpus(r.vcpus());
-  out.set_memory_bytes(r.memory_bytes());
+  out.set_vcpus(r.vcpus() - r.pending_vcpus());
+  out.set_memory_bytes(r.memory_bytes() - r.pending_memory_bytes());
+  out.set_pending_vcpus(r.pending_vcpus());
+  out.set_pending_memory_bytes(r.pending_memory_bytes());
+  out.set_pending_problem(vm.pending_problem);
   if (vm.machine) {
     const auto endpoints = vm.machine->vm->endpoints();
     out.set_pid(endpoints.pid);
@@ -150,6 +153,7 @@ api::Pool ToApi(const PoolInfo& info) {
   out.set_hits(info.hits);
   out.set_misses(info.misses);
   out.set_last_error(info.last_error);
+  out.set_learned(info.learned);
   return out;
 }
 

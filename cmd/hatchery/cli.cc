@@ -87,11 +87,12 @@ void AddJsonFlag(CLI::App* verb, Context& context) {
 }
 
 int RunCli(std::vector<std::string> arguments, const std::string& default_endpoint, const Io& io,
-           Interrupt& interrupt, const Clock& clock) {
+           Interrupt& interrupt, const Clock& clock, const AddCommands& more) {
   Context context{
       .io = io,
       .interrupt = interrupt,
       .clock = clock,
+      .arguments = arguments,
       .endpoint = default_endpoint.empty() ? std::string(kDefaultEndpoint) : default_endpoint};
   const bool has_command = std::ranges::find(arguments, "--") != arguments.end();
   context.command = TakeCommand(arguments);
@@ -116,6 +117,7 @@ int RunCli(std::vector<std::string> arguments, const std::string& default_endpoi
   AddPoolCommands(app, context);
   AddVmCommands(app, context);
   AddRunCommand(app, context);
+  if (more) more(app, context);
 
   // The edge where CLI11's exceptions become messages.
   try {

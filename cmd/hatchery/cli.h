@@ -26,10 +26,14 @@ struct Io {
   bool err_is_terminal = false;
 };
 
+struct Context;
+// Adds verbs that are not this library's to know.
+using AddCommands = std::function<void(CLI::App& app, Context& context)>;
+
 // Runs one command line (without argv[0]); returns the exit code (exit_code.h). Blocks.
-// `default_endpoint` is HATCHERY_ENDPOINT's value, or empty.
+// `default_endpoint` is HATCHERY_ENDPOINT's value, or empty; `more` adds verbs behind the others.
 int RunCli(std::vector<std::string> arguments, const std::string& default_endpoint, const Io& io,
-           Interrupt& interrupt, const Clock& clock = SystemClock());
+           Interrupt& interrupt, const Clock& clock = SystemClock(), const AddCommands& more = {});
 
 // What the verbs share. Verbs add their subcommand to the parser; the one that was given leaves
 // what is to be done in `action`, which runs after parsing.
@@ -38,6 +42,7 @@ struct Context {
   Interrupt& interrupt;
   const Clock& clock;
 
+  std::vector<std::string> arguments;  // all of them, as they were given
   std::string endpoint;
   std::string timeout;
   bool json = false;                 // of the verbs that have it

@@ -6,6 +6,7 @@
 #include <exception>
 #include <iostream>
 
+#include "bench/command.h"
 #include "cmd/hatchery/cli.h"
 
 int main(int argc, char** argv) {
@@ -22,7 +23,10 @@ int main(int argc, char** argv) {
               .stdin_fd = STDIN_FILENO,
               .err_is_terminal = ::isatty(STDERR_FILENO) == 1};
   try {
-    return RunCli({argv + 1, argv + argc}, endpoint == nullptr ? "" : endpoint, io, interrupt);
+    return RunCli({argv + 1, argv + argc}, endpoint == nullptr ? "" : endpoint, io, interrupt,
+                  hatchery::SystemClock(), [](CLI::App& app, Context& context) {
+                    hatchery::bench::AddBenchCommands(app, context);
+                  });
   } catch (const std::exception& e) {
     std::cerr << "hatchery: a bug, please report it: " << e.what() << std::endl;
     return kExitFailed;

@@ -49,6 +49,7 @@ Result<v1::AcquireRequest> ToRequest(const AcquireOptions& options) {
   RETURN_IF_ERROR(SetShape(options.shape, request));
   request.set_sandbox_id(options.sandbox_id);
   request.set_hostname(options.hostname);
+  request.set_resize_in_background(options.resize_in_background);
   return request;
 }
 

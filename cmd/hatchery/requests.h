@@ -31,6 +31,7 @@ struct AcquireOptions {
   std::string sandbox_id;
   std::string request_id;
   std::string hostname;
+  bool resize_in_background = false;
 };
 Result<v1::AcquireRequest> ToRequest(const AcquireOptions& options);
 

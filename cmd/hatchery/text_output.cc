@@ -43,6 +43,23 @@ std::string Range(const T& from, const T& to) {
   return from == to ? from : from + " - " + to;
 }
 
+// "1", or "1+2" while two more are pending.
+std::string Vcpus(const v1::Vm& vm) {
+  return std::to_string(vm.vcpus()) +
+         (vm.pending_vcpus() > 0 ? "+" + std::to_string(vm.pending_vcpus()) : "");
+}
+
+std::string Memory(const v1::Vm& vm) {
+  return Size(vm.memory_bytes()) +
+         (vm.pending_memory_bytes() > 0 ? "+" + Size(vm.pending_memory_bytes()) : "");
+}
+
+std::string Pending(const v1::Vm& vm) {
+  if (!vm.pending_problem().empty()) return vm.pending_problem();
+  const bool pending = vm.pending_vcpus() > 0 || vm.pending_memory_bytes() > 0;
+  return pending ? "the guest brings up what stands after the +" : "";
+}
+
 void Append(Fields& fields, const v1::Vm& vm, WallTime now) {
   const Fields own = {
       {"vm", vm.vm_id()},
@@ -50,8 +67,9 @@ void Append(Fields& fields, const v1::Vm& vm, WallTime now) {
       {"template",
        vm.template_name() +
            (vm.template_digest().empty() ? "" : " (" + ShortDigest(vm.template_digest()) + ")")},
-      {"vcpus", std::to_string(vm.vcpus())},
-      {"memory", Size(vm.memory_bytes())},
+      {"vcpus", Vcpus(vm)},
+      {"memory", Memory(vm)},
+      {"pending", Pending(vm)},
       {"pid", vm.pid() > 0 ? std::to_string(vm.pid()) : ""},
       {"agent", vm.agent_endpoint()},
       {"control", vm.control_socket()},
@@ -85,8 +103,8 @@ std::string VmTable(const v1::ListVmsResponse& response, WallTime now) {
                {"AGE", Align::kRight},
                {"SANDBOX"}});
   for (const v1::Vm& vm : response.vms()) {
-    table.Add({vm.vm_id(), Name(vm.state()), vm.template_name(), std::to_string(vm.vcpus()),
-               Size(vm.memory_bytes()), vm.pid() > 0 ? std::to_string(vm.pid()) : "",
+    table.Add({vm.vm_id(), Name(vm.state()), vm.template_name(), Vcpus(vm), Memory(vm),
+               vm.pid() > 0 ? std::to_string(vm.pid()) : "",
                Age(vm.has_created(), vm.created(), now), vm.sandbox_id()});
   }
   return table.Render();
@@ -123,12 +141,14 @@ std::string PoolTable(const google::protobuf::RepeatedPtrField<v1::Pool>& pools)
                {"LEASED", Align::kRight},
                {"HITS", Align::kRight},
                {"MISSES", Align::kRight},
+               {"MADE BY"},
                {"LAST ERROR"}});
   for (const v1::Pool& pool : pools) {
     table.Add({pool.template_name(), std::to_string(pool.vcpus()), Size(pool.memory_bytes()),
                std::to_string(pool.target()), std::to_string(pool.warm()),
                std::to_string(pool.filling()), std::to_string(pool.leased()),
-               std::to_string(pool.hits()), std::to_string(pool.misses()), pool.last_error()});
+               std::to_string(pool.hits()), std::to_string(pool.misses()),
+               pool.learned() ? "demand" : "operator", pool.last_error()});
   }
   return table.Render();
 }

@@ -97,6 +97,10 @@ void AddVmCommands(CLI::App& app, Context& context) {
                    "The same id gives the same VM, so that a retry is safe")
       ->type_name("ID");
   verb->add_option("--hostname", acquire->hostname, "The VM's id if not given")->type_name("NAME");
+  verb->add_flag(
+      "--no-wait-resize", acquire->resize_in_background,
+      "Return before the guest has brought up added vCPUs and memory; `vm show` says what "
+      "is pending");
   AddJsonFlag(verb, context);
 
   auto filter = std::make_shared<VmFilter>();

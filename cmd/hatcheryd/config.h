@@ -69,6 +69,12 @@ struct Config {
     std::uint32_t parallel_clones = 0;  // 0: one per CPU of the host
     std::chrono::nanoseconds clone_timeout = std::chrono::seconds(30);
     factory::RehearseCommand rehearse_command = factory::RehearseCommand::kAuto;
+    bool learn = true;
+    std::uint32_t learn_after = 10;
+    std::chrono::nanoseconds learn_window = std::chrono::minutes(10);
+    std::uint32_t learned_size = 4;
+    std::uint32_t learned_pools = 4;
+    Bytes learned_memory = Bytes::GiB(4);
   } pool;
 
   struct {

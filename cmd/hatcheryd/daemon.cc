@@ -72,6 +72,12 @@ cache::Settings CacheSettings(const Config& config) {
                           : std::max(1u, std::thread::hardware_concurrency());
   s.clone_timeout = config.pool.clone_timeout;
   s.pool_size = config.pool.size;
+  s.learn.enabled = config.pool.learn;
+  s.learn.after = config.pool.learn_after;
+  s.learn.window = config.pool.learn_window;
+  s.learn.size = config.pool.learned_size;
+  s.learn.pools = config.pool.learned_pools;
+  s.learn.memory = config.pool.learned_memory;
   s.acquire_timeout = config.acquire.timeout;
   s.personalize_timeout = config.acquire.personalize_timeout;
   s.keep_warm_on_stop = config.stop.warm == OnStop::kKeep;

@@ -286,15 +286,33 @@ std::vector<Setting> MakeSettings() {
                [](auto& c) -> auto& { return c.pool.clone_timeout; }),
       Choice<RehearseCommand>(
           "pool", "rehearse_command",
-          "Whether a clone runs a command before it is warm, so that the first one after an "
-          "acquire\n"
-          "is as fast as the later ones. auto: unless the guest is emulated (TCG), where that "
-          "takes\n"
-          "8 MiB of each warm VM and doubles the time to make one; never, always.",
+          "Whether a clone runs a command before it is warm, so that the first one after an\n"
+          "acquire is as fast as the later ones. auto: unless the guest is emulated (TCG), where\n"
+          "that takes 8 MiB of each warm VM and doubles the time to make one; never, always.",
           {{"auto", RehearseCommand::kAuto},
            {"always", RehearseCommand::kAlways},
            {"never", RehearseCommand::kNever}},
           [](auto& c) -> auto& { return c.pool.rehearse_command; }),
+      Boolean(
+          "pool", "learn",
+          "Keep warm VMs of shapes that are asked for often without being told: a shape that is\n"
+          "acquired learn_after times within learn_window gets a pool, with one VM for each\n"
+          "learn_after acquires in the window. It goes when nobody asks for a whole window.\n"
+          "`hatchery pool list` shows such pools; `pool set` makes one yours.",
+          [](auto& c) -> auto& { return c.pool.learn; }),
+      Number("pool", "learn_after", "", 1, 1000,
+             [](auto& c) -> auto& { return c.pool.learn_after; }),
+      Duration("pool", "learn_window", "", std::chrono::seconds(10), hours(24),
+               [](auto& c) -> auto& { return c.pool.learn_window; }),
+      Number("pool", "learned_size", "The most VMs that one such pool keeps.", 1, 100,
+             [](auto& c) -> auto& { return c.pool.learned_size; }),
+      Number("pool", "learned_pools", "The most such pools that one template has.", 1, 100,
+             [](auto& c) -> auto& { return c.pool.learned_pools; }),
+      Size("pool", "learned_memory",
+           "The most memory that the VMs of all such pools have together, as their guests see it.\n"
+           "While they wait they take a small part of it from the host.",
+           block, block, Bytes::GiB(1 << 20),
+           [](auto& c) -> auto& { return c.pool.learned_memory; }),
 
       Duration("acquire", "timeout", "For a client that sets no deadline of its own.",
                milliseconds(1), hours(1), [](auto& c) -> auto& { return c.acquire.timeout; }),

@@ -133,8 +133,11 @@ std::string KernelParameters(const VmConfig& config) {
   // no_timer_check: on a loaded host, an emulated guest otherwise panics in its timer test.
   // swiotlb=noforce: because of what may be hot-added, the kernel would set 64 MiB aside as bounce
   // buffers, which no virtio device needs.
+  // noreplace-smp: else the kernel, which boots on one CPU, patches all its locks when the second
+  // comes, 150 ms of an acquire that adds one.
   // panic=-1 reboot=t: a panic ends the VM at once.
-  std::string parameters = "console=ttyS0 quiet panic=-1 reboot=t no_timer_check swiotlb=noforce";
+  std::string parameters =
+      "console=ttyS0 quiet panic=-1 reboot=t no_timer_check swiotlb=noforce noreplace-smp";
   // Emulated vCPUs all read the one counter of the host, which the guest cannot know: it would fall
   // back to the HPET, whose every reading is a trip into the device model, under QEMU's lock.
   if (config.accelerator == Accelerator::kTcg) parameters += " tsc=reliable";

@@ -3,7 +3,7 @@
 // Of the 30 ms of CPU time that QEMU takes until its machine stands, 10 go into the dynamic loader;
 // and the pages that it relocates, 5 MiB of some 16 that an idle clone keeps to itself, are the
 // same in every VMM. A zygote is the program loaded and relocated, but stopped before main(); VMMs
-// are forked from it, and share those pages with it. docs/adr/0006 weighs what that costs.
+// are forked from it, and share those pages with it. docs/adr/0007 weighs what that costs.
 #pragma once
 
 #include <filesystem>

@@ -127,6 +127,23 @@ TYPED_TEST(ClientContract, PersonalizesAndDetailsShowIt) {
   EXPECT_NE(again.value().boot_id, report->boot_id);
 }
 
+TYPED_TEST(ClientContract, AwaitOnlineSaysWhatIsThereAndWhatIsMissing) {
+  auto& client = *this->client_;
+  auto now = this->Run(client.AwaitOnline(0, Bytes(), After(seconds(20))));
+  ASSERT_TRUE(now.has_value()) << ToString(now.error());
+  EXPECT_EQ(now->problem, "");
+  auto again = this->Run(client.AwaitOnline(now->vcpus, now->memory, After(seconds(20))));
+  ASSERT_TRUE(again.has_value()) << ToString(again.error());
+  EXPECT_EQ(again->problem, "");
+  for (auto more : {std::pair(1000u, Bytes()), std::pair(0u, Bytes::GiB(1000))}) {
+    auto less = this->Run(client.AwaitOnline(more.first, more.second, After(milliseconds(200))));
+    ASSERT_TRUE(less.has_value()) << ToString(less.error());
+    EXPECT_THAT(less->problem, HasSubstr(more.first > 0 ? "vcpus" : "memory"));
+    EXPECT_LT(less->vcpus, 1000u);
+    EXPECT_LT(less->memory, Bytes::GiB(1000));
+  }
+}
+
 TYPED_TEST(ClientContract, RefusesAShortSeed) {
   auto report = this->Run(this->client_->Personalize({.seed = "short", .time = SystemClock().Now()},
                                                      After(seconds(20))));

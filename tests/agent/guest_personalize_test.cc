@@ -166,6 +166,54 @@ TEST_F(PersonalizeTest, DoesNotMissWhatAppearsWhileItIsBusy) {
   EXPECT_TRUE(client.AnswerTo(id).has_value());
 }
 
+TEST_F(PersonalizeTest, DoesNotWaitForWhatIsNotAskedFor) {
+  // The worker stands in the write that onlines cpu1 until the reply is there.
+  std::atomic<bool> go_on = false;
+  guest_.before_write = [&](std::string_view path) {
+    if (path.ends_with("cpu1/online")) go_on.wait(false);
+  };
+  TestClient client = Connect();
+  guest_.AddCpu(1, "0");
+  Announce("cpu");
+  v1::PersonalizeRequest request = Full();
+  request.set_vcpus(0);
+  request.set_memory_bytes(0);
+  const auto response = Personalize(client, request);
+  ASSERT_TRUE(response.has_value()) << ToString(response.error());
+  EXPECT_TRUE(response->reseeded() && response->clock_set() && response->hostname_set() &&
+              response->machine_id_set());
+  EXPECT_EQ(response->online_vcpus(), 1u);
+  EXPECT_EQ(response->online_memory_bytes(), 256u << 20);
+
+  v1::AwaitOnlineRequest all;
+  all.set_vcpus(2);
+  all.set_memory_bytes(256u << 20);
+  const std::uint32_t id = client.Send(kGuest, "AwaitOnline", all.SerializeAsString());
+  ASSERT_TRUE(client.Check().has_value());
+  go_on = true;
+  go_on.notify_all();
+  const auto payload = client.AnswerTo(id);
+  ASSERT_TRUE(payload.has_value()) << ToString(payload.error());
+  v1::AwaitOnlineResponse online;
+  ASSERT_TRUE(online.ParseFromString(*payload));
+  EXPECT_EQ(online.online_vcpus(), 2u);
+  EXPECT_EQ(online.problem(), "");
+}
+
+TEST_F(PersonalizeTest, AwaitOnlineSaysWhatThereIsAtItsTimeout) {
+  guest_.AddMemoryBlock(32, "offline");
+  TestClient client = Connect();
+  v1::AwaitOnlineRequest request;
+  request.set_vcpus(2);
+  request.set_memory_bytes(384u << 20);
+  request.set_timeout_ms(50);
+  const auto online = client.Ask<v1::AwaitOnlineResponse>(kGuest, "AwaitOnline", request);
+  ASSERT_TRUE(online.has_value()) << ToString(online.error());
+  EXPECT_EQ(online->problem(), "vcpus: 1 of 2 online after 50 ms");
+  EXPECT_EQ(online->online_vcpus(), 1u);
+  EXPECT_EQ(online->online_memory_bytes(), 384u << 20);
+}
+
 TEST_F(PersonalizeTest, OnlinesMemoryAsMovable) {
   TestClient client = Connect();
   v1::PersonalizeRequest request = Full();

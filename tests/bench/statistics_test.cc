@@ -187,8 +187,9 @@ TEST(RatioInterval, NeedsEnoughSamplesForItsPercentile) {
   EXPECT_FALSE(RatioInterval(five, six).has_value());
   EXPECT_FALSE(RatioInterval(six, {}).has_value());
   EXPECT_TRUE(RatioInterval(six, six).has_value());
-  EXPECT_FALSE(RatioInterval(enough, few, 99).has_value());
-  EXPECT_TRUE(RatioInterval(enough, enough, 99).has_value());
+  EXPECT_FALSE(RatioInterval(enough, few, 99, 99).has_value());
+  EXPECT_TRUE(RatioInterval(enough, enough, 99, 99).has_value());
+  EXPECT_TRUE(RatioInterval(enough, six, 99, 50).has_value());
 }
 
 TEST(RatioInterval, IsNoneByNothing) {

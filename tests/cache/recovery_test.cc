@@ -35,6 +35,23 @@ TEST_F(RecoveryTest, TakesOverWarmAndLeasedVmsWithoutCloning) {
   ExpectVms(2);
 }
 
+TEST_F(RecoveryTest, AnAcquireThatWasCutShortIsNotHandedOut) {
+  ASSERT_TRUE(Init(1).has_value());
+  const AcquireParams params{.request_id = RequestId("r1")};
+  auto cut_short = Acquire(params)->vm->record;
+  Die();
+  // As it is on record before the guest has confirmed anything.
+  cut_short.clear_boot_id();
+  RecordBatch batch;
+  batch.Put(cut_short);
+  ASSERT_TRUE(batch.Commit(outside_.store).has_value());
+  Begin();
+  const auto again = Acquire(params);
+  ASSERT_TRUE(again.has_value()) << ToString(again.error());
+  EXPECT_NE(again->vm->record.id(), cut_short.id());
+  EXPECT_EQ(cache().vms().Find(VmId(cut_short.id())), nullptr);
+}
+
 TEST_F(RecoveryTest, ALeaseWhoseVmDiedIsClosedAndItsRequestRemembered) {
   ASSERT_TRUE(Init(0).has_value());
   const auto leased = Acquire({.request_id = RequestId("r1")})->vm->id();

@@ -140,6 +140,38 @@ TEST_F(RpcTest, AWholeRound) {
             grpc::StatusCode::NOT_FOUND);
 }
 
+TEST_F(RpcTest, AHandleSaysWhatIsUsableAndWhatIsPending) {
+  ASSERT_TRUE(InitFactory(1).ok());
+  Arrange([this] {
+    outside_.agents.FailNext(agent::Method::kAwaitOnline, {Code::kInternal, "cpu1 does not start"});
+  });
+  api::AcquireRequest acquire;
+  acquire.set_vcpus(3);
+  acquire.set_memory_bytes(Bytes::MiB(384).count());
+  acquire.set_resize_in_background(true);
+  api::AcquireResponse acquired;
+  ASSERT_TRUE(Acquire(acquire, &acquired).ok());
+  EXPECT_EQ(acquired.vm().vcpus(), 1u);
+  EXPECT_EQ(acquired.vm().pending_vcpus(), 2u);
+  // What the fake guest booted with, which its template does not say.
+  EXPECT_EQ(acquired.vm().memory_bytes() + acquired.vm().pending_memory_bytes(),
+            Bytes::MiB(384).count());
+  EXPECT_GT(acquired.vm().pending_memory_bytes(), 0u);
+
+  api::GetVmRequest get;
+  get.set_vm_id(acquired.vm().vm_id());
+  api::GetVmResponse got;
+  std::string problem;
+  do {
+    ASSERT_TRUE(cache_stub_->GetVm(Context().get(), get, &got).ok());
+    if (!got.vm().pending_problem().empty()) problem = got.vm().pending_problem();
+  } while (got.vm().pending_vcpus() > 0);
+  EXPECT_THAT(problem, HasSubstr("cpu1 does not start"));
+  EXPECT_EQ(got.vm().pending_problem(), "");
+  EXPECT_EQ(got.vm().vcpus(), 3u);
+  EXPECT_EQ(got.vm().memory_bytes(), Bytes::MiB(384).count());
+}
+
 TEST_F(RpcTest, ABadFieldIsNamedInTheDetails) {
   ASSERT_TRUE(InitFactory(1).ok());
   api::AcquireRequest request;

@@ -190,6 +190,30 @@ TEST_F(CliTest, AcquirePrintsTheWholeHandleAsJson) {
   EXPECT_TRUE(handle["acquired"].is_null());
 }
 
+TEST_F(CliTest, AVmSaysWhatIsPending) {
+  server_.cache.on_acquire = [](const v1::AcquireRequest& request, v1::AcquireResponse& response) {
+    EXPECT_EQ(request.resize_in_background(), request.vcpus() == 2);
+    response.mutable_vm()->set_vcpus(1);
+    response.mutable_vm()->set_pending_vcpus(request.vcpus() - 1);
+    response.mutable_vm()->set_memory_bytes(256u << 20);
+    if (request.vcpus() == 3) response.mutable_vm()->set_pending_problem("cpu2 does not start");
+    return grpc::Status::OK;
+  };
+  const std::vector<std::string> two = {"vm", "acquire", "--vcpus", "2", "--no-wait-resize"};
+  EXPECT_EQ(Run(two), 0);
+  EXPECT_THAT(out(), HasSubstr("1+1\n"));
+  EXPECT_THAT(out(), HasSubstr("256 MiB\n"));
+  EXPECT_THAT(out(), HasSubstr("pending:"));
+  EXPECT_EQ(Run({"vm", "acquire", "--vcpus", "3"}), 0);
+  EXPECT_THAT(out(), HasSubstr("cpu2 does not start"));
+  EXPECT_EQ(Run({"vm", "acquire", "--vcpus", "1", "--json"}), 0);
+  EXPECT_EQ(json()["pending_vcpus"], 0);
+  EXPECT_EQ(json()["pending_memory_bytes"], 0);
+  EXPECT_EQ(json()["pending_problem"], "");
+  EXPECT_EQ(Run({"vm", "acquire", "--vcpus", "1"}), 0);
+  EXPECT_THAT(out(), testing::Not(HasSubstr("pending")));
+}
+
 TEST_F(CliTest, ListingsAreTablesForPeopleAndJsonForPrograms) {
   EXPECT_EQ(Run({"vm", "list", "--json"}), 0);
   EXPECT_EQ(json(), (Json{{"vms", Json::array()}}));

@@ -4,9 +4,11 @@
 #include <sstream>
 
 #include "cmd/hatchery/client.h"
+#include "cmd/hatchery/json_output.h"
 #include "cmd/hatchery/progress.h"
 #include "cmd/hatchery/requests.h"
 #include "cmd/hatchery/table.h"
+#include "cmd/hatchery/text_output.h"
 
 namespace hatchery::cli {
 namespace {
@@ -34,6 +36,17 @@ TEST(Table, KeepsControlCharactersFromTheTerminal) {
 TEST(Fields, LeavesOutWhatHasNoValue) {
   EXPECT_EQ(RenderFields({{"vm", "vm-1"}, {"lease", ""}, {"memory", "1 GiB"}}),
             "vm:     vm-1\nmemory: 1 GiB\n");
+}
+
+TEST(Pools, SayWhoMadeThem) {
+  google::protobuf::RepeatedPtrField<v1::Pool> pools;
+  pools.Add()->set_vcpus(1);
+  pools.Add()->set_learned(true);
+  const std::string table = PoolTable(pools);
+  EXPECT_LT(table.find("operator"), table.find("demand"));
+  EXPECT_NE(table.find("demand"), std::string::npos);
+  EXPECT_EQ(ToJson(pools[0])["learned"], false);
+  EXPECT_EQ(ToJson(pools[1])["learned"], true);
 }
 
 v1::Progress Bytes64(std::uint64_t done) {

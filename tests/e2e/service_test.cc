@@ -51,6 +51,46 @@ TEST_F(ServiceTest, AcquiresAResizedVmAndRunsACommandInIt) {
   EXPECT_FALSE(IdentifyProcess(static_cast<pid_t>(acquired.vm().pid())).has_value());
 }
 
+TEST_F(ServiceTest, AnAcquireNeedNotWaitForTheGuestsResize) {
+  api::AcquireRequest request;
+  request.set_request_id("resize-in-background");
+  request.set_vcpus(2);
+  request.set_memory_bytes(Bytes::MiB(512).count());
+  request.set_resize_in_background(true);
+  api::AcquireResponse acquired;
+  const auto status = daemon().Acquire(&acquired, request);
+  ASSERT_TRUE(status.ok()) << status.error_message();
+  const auto& vm = acquired.vm();
+  EXPECT_EQ(vm.vcpus() + vm.pending_vcpus(), 2u);
+  EXPECT_EQ(vm.memory_bytes() + vm.pending_memory_bytes(), Bytes::MiB(512).count());
+  // It is unique by then.
+  EXPECT_EQ(daemon().Shell(vm.vm_id(), "cat /proc/sys/kernel/random/boot_id"), vm.boot_id());
+  api::GetVmRequest get;
+  get.set_vm_id(vm.vm_id());
+  api::GetVmResponse now;
+  do {
+    const auto got = daemon().cache->GetVm(TestDaemon::Context().get(), get, &now);
+    ASSERT_TRUE(got.ok()) << got.error_message();
+    ASSERT_EQ(now.vm().pending_problem(), "");
+  } while (now.vm().pending_vcpus() > 0 || now.vm().pending_memory_bytes() > 0);
+  EXPECT_EQ(now.vm().vcpus(), 2u);
+  EXPECT_EQ(now.vm().memory_bytes(), Bytes::MiB(512).count());
+  EXPECT_EQ(daemon().Shell(vm.vm_id(), "nproc"), "2");
+  EXPECT_TRUE(daemon().Release(vm.vm_id()).ok());
+  // The other way to wait: the same request again, without that wish.
+  request.set_request_id("resize-in-background-2");
+  ASSERT_TRUE(daemon().Acquire(&acquired, request).ok());
+  request.set_resize_in_background(false);
+  api::AcquireResponse again;
+  const auto repeated = daemon().Acquire(&again, request);
+  ASSERT_TRUE(repeated.ok()) << repeated.error_message();
+  EXPECT_EQ(again.vm().vm_id(), acquired.vm().vm_id());
+  EXPECT_EQ(again.vm().vcpus(), 2u);
+  EXPECT_EQ(again.vm().pending_memory_bytes(), 0u);
+  EXPECT_EQ(daemon().Shell(again.vm().vm_id(), "nproc"), "2");
+  EXPECT_TRUE(daemon().Release(again.vm().vm_id()).ok());
+}
+
 TEST_F(ServiceTest, TwentyClonesShareNothingThatTellsThemApart) {
   std::set<std::string> random, boot_ids, machine_ids, hostnames;
   for (int i = 0; i < 20; ++i) {

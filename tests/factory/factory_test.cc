@@ -132,6 +132,34 @@ TEST_F(FactoryTest, WarmingRehearsesAnAssignmentAndOneCommand) {
   EXPECT_EQ(guest.time, clock_.Now());
 }
 
+TEST_F(FactoryTest, AnAssignmentNeedNotWaitForTheGuestsResize) {
+  Machine machine;
+  ASSERT_TRUE(Clone(machine).has_value());
+  auto assigned = Assign(machine, {.vcpus = 3,
+                                   .memory = Bytes::MiB(512),
+                                   .hostname = "one",
+                                   .machine_id = NewMachineId(),
+                                   .await_resize = false});
+  ASSERT_TRUE(assigned.has_value()) << ToString(assigned.error());
+  EXPECT_EQ(machine.vm->vcpus(), 3u);
+  EXPECT_EQ(machine.vm->memory(), Bytes::MiB(512));
+  EXPECT_EQ(assigned->report.online_vcpus, 1u);
+  EXPECT_EQ(assigned->report.online_memory, GuestOf(machine).online_memory);
+  EXPECT_LT(assigned->report.online_memory, Bytes::MiB(512));
+  EXPECT_EQ(GuestOf(machine).hostname, "one");
+  // A guest that has not even got them by then is no failure of the assignment.
+  Machine other;
+  ASSERT_TRUE(
+      Run(factory_.Clone(other, {VmId("vm-2"), template_, 1, kMemory}, Accept, After(kLong)))
+          .has_value());
+  GuestOf(other).present_vcpus = 1;
+  EXPECT_FALSE(Assign(other, {.vcpus = 2, .memory = kMemory, .hostname = "two"}).has_value());
+  agents_.SkipReseedNext();
+  auto unconfirmed =
+      Assign(other, {.vcpus = 2, .memory = kMemory, .hostname = "two", .await_resize = false});
+  EXPECT_FALSE(unconfirmed.has_value()) << "fails closed as ever";
+}
+
 // Where it would cost memory for translated code.
 TEST_F(FactoryTest, WarmingRunsNoCommandUnderEmulation) {
   UseTemplate(hypervisor::Accelerator::kTcg);

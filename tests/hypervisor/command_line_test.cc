@@ -68,7 +68,7 @@ constexpr const char* kBoard = R"(qemu
 )";
 constexpr const char* kKernel = R"(-kernel /boot/vmlinuz
 -initrd /boot/initrd.img
--append console=ttyS0 quiet panic=-1 reboot=t no_timer_check swiotlb=noforce tsc=reliable
+-append console=ttyS0 quiet panic=-1 reboot=t no_timer_check swiotlb=noforce noreplace-smp tsc=reliable
 )";
 
 TEST(CommandLine, OfAColdBoot) {
