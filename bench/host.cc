@@ -4,16 +4,14 @@
 #include <thread>
 
 #include "base/files.h"
+#include "bench/environment.h"
 
 namespace hatchery::bench {
 
 namespace {
 
 void Describe(const v1::Template& made, Environment& environment) {
-  const bool nested = made.accelerator() == "kvm" && !environment.virtualization.empty() &&
-                      environment.virtualization != "none" &&
-                      environment.virtualization != "unknown";
-  environment.accelerator = made.accelerator() + (nested ? ", nested" : "");
+  environment.accelerator = DescribeAccelerator(made.accelerator(), environment);
   const auto version = made.fingerprint().find("vmm.version");
   environment.vmm = version != made.fingerprint().end() ? version->second : "unknown";
   environment.template_digest = made.digest();

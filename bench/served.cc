@@ -4,6 +4,7 @@
 #include <memory>
 #include <mutex>
 
+#include "base/ids.h"
 #include "base/process.h"
 #include "cmd/hatchery/local.h"
 
@@ -189,6 +190,31 @@ Result<Served::Acquired> Served::Acquire(Sizes sizes, v1::AcquireResponse::Sourc
     return std::unexpected(right.error());
   }
   return Acquired{took, *std::move(reply)};
+}
+
+Result<Served::InBackground> Served::AcquireInBackground(Sizes sizes) {
+  auto request = RequestOf(sizes);
+  request.set_request_id(NewId("bench"));
+  request.set_resize_in_background(true);
+  InBackground times;
+  const auto start = SteadyClock::now();
+  auto reply =
+      client_.Call(client_.cache(), &v1::Cache::Stub::Acquire, request, {.timeout = kCallTimeout});
+  times.replied = SecondsSince(start);
+  if (!reply) return std::unexpected(reply.error());
+  times.vm = reply->vm();
+  auto right = CheckSource(*reply, v1::AcquireResponse::POOL);
+  if (right) {
+    request.set_resize_in_background(false);
+    const auto again = client_.Call(client_.cache(), &v1::Cache::Stub::Acquire, request,
+                                    {.timeout = kCallTimeout});
+    times.ready = SecondsSince(start);
+    if (!again) right = std::unexpected(again.error());
+    if (again) right = CheckSource(*again, v1::AcquireResponse::REPEAT);
+  }
+  if (right) return times;
+  RETURN_IF_ERROR(Release({times.vm}));
+  return std::unexpected(right.error());
 }
 
 Result<double> Served::Exec(const std::string& vm_id) {

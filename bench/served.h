@@ -51,6 +51,15 @@ class Served {
   Result<Acquired> Acquire(Sizes sizes,
                            v1::AcquireResponse::Source from = v1::AcquireResponse::POOL);
 
+  struct InBackground {  // seconds, from before the acquire
+    double replied = 0;  // the VM is unique, what it gets in addition plugged in
+    double ready = 0;    // and online
+    v1::Vm vm;           // to be released
+  };
+  // An acquire from the pool that need not wait for its guest to bring up what is added, and then
+  // the same again, waiting.
+  Result<InBackground> AcquireInBackground(Sizes sizes);
+
   // Runs a command that must succeed, by default /bin/true: what it took.
   Result<double> Exec(const std::string& vm_id);
   // What a command printed.

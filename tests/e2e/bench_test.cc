@@ -166,6 +166,7 @@ TEST_F(BenchTest, ResizeWaitsForTheGuest) {
   ASSERT_TRUE(section.has_value()) << ToString(section.error());
   ExpectSound(*section);
   for (const auto& series : section->series) EXPECT_THAT(series.samples, SizeIs(1)) << series.key;
+  EXPECT_LT(Only(*section, "acquire.background"), Only(*section, "acquire.background.ready"));
   EXPECT_LT(Only(*section, "acquire.resized.vmm"), Only(*section, "acquire.resized"));
   // It has to be found by the guest's kernel first.
   EXPECT_GT(Only(*section, "acquire.resized"), Only(*section, "acquire"));
