@@ -13,30 +13,31 @@ constexpr std::uint32_t kPool = 2;
 constexpr Sizes kMore = {1, Bytes::MiB(256)};  // of the pre-sized shape, beyond the template's
 
 void DeclareAll(Recorder& r, std::uint32_t burst) {
-  const auto with_commands = [&](const std::string& key, const std::string& name) {
-    r.Declare(key, name);
-    r.Declare(key + ".first_exec", name + ", to the end of a first command");
-    r.Declare(key + ".tenth_exec", name + ", to the end of a tenth command");
+  const auto with_commands = [&](const std::string& key, const std::string& name,
+                                 const std::string& end) {
+    r.Declare(key, name + end);
+    r.Declare(key + ".first_exec", name + " to 1st command done");
+    r.Declare(key + ".tenth_exec", name + " to 10th command done");
   };
-  with_commands("cold", "cold boot to agent answering");
-  with_commands("clone", "clone on demand to warm");
-  with_commands("acquire", "acquire from the pool");
-  r.Declare("acquire.inside", "acquire from the pool, inside the daemon");
-  r.Declare("acquire.personalize", "acquire from the pool, resume to the agent's confirmation");
+  with_commands("cold", "cold boot", " to agent answering");
+  with_commands("clone", "clone on demand", " to warm");
+  with_commands("acquire", "acquire", " from the pool");
+  r.Declare("acquire.inside", "acquire, inside the daemon");
+  r.Declare("acquire.personalize", "acquire, resume to confirmation");
   r.Declare("acquire.exec1", "first command after acquire");
   r.Declare("acquire.exec10", "tenth command after acquire");
-  r.Declare("acquire.quiet", "acquire from the pool, whose commands await the refill");
-  r.Declare("acquire.sized", "acquire from a pool of a larger shape");
-  r.Declare("clone.loaded", "clone to memory and device state loaded");
+  r.Declare("acquire.quiet", "acquire, commands after the refill");
+  r.Declare("acquire.sized", "acquire of a pooled larger shape");
+  r.Declare("clone.loaded", "clone to loaded");
   r.Declare("clone.loaded_cpu", "clone to loaded, CPU time");
   r.Declare("clone.warm_cpu", "clone to warm, CPU time");
   r.Declare("bare", "bare QEMU to QMP answering");
   r.Declare("bare.greeting", "bare QEMU to QMP greeting");
-  r.Declare("bare_cpu", "bare QEMU to QMP answering, CPU time");
+  r.Declare("bare_cpu", "bare QEMU, CPU time");
   if (burst == 0) return;
   const std::string at_once = std::to_string(burst) + " acquires at once";
   r.Declare("burst.acquire", at_once + ", each");
-  r.Declare("burst.first_exec", at_once + ", each to the end of a first command");
+  r.Declare("burst.first_exec", at_once + " to 1st command");
 }
 
 void PromiseAll(Recorder& r, std::uint32_t burst) {
