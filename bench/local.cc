@@ -1,7 +1,6 @@
 #include "bench/local.h"
 
 #include <boost/asio/as_tuple.hpp>
-#include <boost/asio/experimental/awaitable_operators.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/asio/steady_timer.hpp>
@@ -42,19 +41,23 @@ std::unique_ptr<ProcessSpawner> MakeVmmSpawner(const Executor& executor, Process
   return std::make_unique<hypervisor::qemu::ZygoteSpawner>(executor, plain, library, qemu);
 }
 
-// Returns when `socket`, which stays the caller's, has something to read.
+// Returns when `socket`, which stays the caller's, has something to read. Shared with the timer,
+// whose handler may run after this has returned.
 Task<void> AwaitReadable(int socket, Deadline deadline) {
-  using asio::experimental::awaitable_operators::operator||;
+  using Descriptor = asio::posix::stream_descriptor;
   const auto executor = co_await asio::this_coro::executor;
-  asio::posix::stream_descriptor descriptor(executor, socket);
+  const auto descriptor = std::make_shared<Descriptor>(executor, socket);
   asio::steady_timer timer(executor, deadline);
-  auto first = co_await (descriptor.async_wait(asio::posix::descriptor_base::wait_read,
-                                               asio::as_tuple(asio::use_awaitable)) ||
-                         timer.async_wait(asio::as_tuple(asio::use_awaitable)));
-  descriptor.release();
+  timer.async_wait([descriptor](boost::system::error_code cancelled) {
+    boost::system::error_code ignored;
+    if (!cancelled) descriptor->cancel(ignored);
+  });
+  const auto [error] =
+      co_await descriptor->async_wait(Descriptor::wait_read, asio::as_tuple(asio::use_awaitable));
+  descriptor->release();
+  if (!error) co_return Result<void>();
   if (co_await IsCancelled()) co_return Cancelled("cancelled while QEMU started");
-  if (first.index() == 1) co_return DeadlineExceeded("QEMU does not greet");
-  co_return Result<void>();
+  co_return DeadlineExceeded("QEMU does not greet");
 }
 
 // Runs `again()`, which answers with an error once it is to end, until then.
