@@ -91,10 +91,11 @@ step "acquire: 2 vCPUs, 512 MiB" acquire
 step "run a command in the VM" run_command
 step "release the VM" release
 step "stop the daemon" stop_daemon
-step "measure" hatchery-figures --image build/guest --samples 20 --json "$state/figures.json"
+step "measure" hatchery bench cold-start --image build/guest --samples 20 --cold-boots 3 \
+  --burst 10 --quiet --json "$state/figures.json" >/dev/null
 
 echo
 echo "What each step took, as whole commands:"
 for i in "${!steps[@]}"; do printf '  %-28s %8d ms\n' "${steps[$i]}" "${seconds[$i]}"; done
 echo
-hatchery-figures --show "$state/figures.json"
+hatchery bench show "$state/figures.json"
