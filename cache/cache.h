@@ -11,6 +11,7 @@
 #include "cache/kv_store.h"
 #include "cache/leases.h"
 #include "cache/pools.h"
+#include "cache/right_of_way.h"
 #include "cache/settings.h"
 #include "cache/vms.h"
 
@@ -87,6 +88,7 @@ class Cache {
 
   Dependencies deps_;
   Settings settings_;
+  RightOfWay right_of_way_;
   Vms vms_;
   Catalog catalog_;
   Pools pools_;
