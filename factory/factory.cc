@@ -24,8 +24,8 @@ std::string NewMachineId() {
 }
 
 Factory::Factory(hypervisor::Driver& driver, agent::Connector& connector, tmpl::Booter& booter,
-                 const Clock& clock)
-    : driver_(driver), connector_(connector), booter_(booter), clock_(clock) {}
+                 WorkerPool& workers, const Clock& clock)
+    : driver_(driver), connector_(connector), booter_(booter), workers_(workers), clock_(clock) {}
 
 Task<void> Factory::Clone(Machine& machine, CloneRequest request, StageObserver observer,
                           Deadline deadline) {
@@ -154,7 +154,11 @@ Task<void> Factory::DestroyNow(Machine& machine, Deadline deadline) {
   if (!machine.vm) co_return Result<void>();
   for (;;) {
     auto stopped = co_await machine.vm->Stop(Sooner(deadline, After(kStopTimeout)));
-    if (stopped) stopped = RemoveAll(machine.vm->config().run_dir);
+    // A file system may take milliseconds to free blocks (with `discard`, say): not on the loop.
+    if (stopped) {
+      stopped =
+          co_await workers_.Run([dir = machine.vm->config().run_dir] { return RemoveAll(dir); });
+    }
     if (stopped || std::chrono::steady_clock::now() >= deadline) co_return stopped;
     (void)co_await SleepFor(kDestroyRetry);
   }

@@ -11,6 +11,7 @@
 #include <string>
 
 #include "agent/client/client.h"
+#include "base/offload.h"
 #include "hypervisor/driver.h"
 #include "template/boot.h"
 #include "template/store.h"
@@ -57,7 +58,7 @@ struct Assigned {
 class Factory {
  public:
   Factory(hypervisor::Driver& driver, agent::Connector& connector, tmpl::Booter& booter,
-          const Clock& clock);
+          WorkerPool& workers, const Clock& clock);
 
   // Makes `machine`, which is empty, a paused, warm clone: its VMM holds the template's memory
   // privately, the agent has answered once over the connection that stays open, and the whole path
@@ -90,6 +91,7 @@ class Factory {
   hypervisor::Driver& driver_;
   agent::Connector& connector_;
   tmpl::Booter& booter_;
+  WorkerPool& workers_;
   const Clock& clock_;
 };
 

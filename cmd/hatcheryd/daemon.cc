@@ -102,7 +102,7 @@ class Daemon {
         verdicts_(paths_.accelerator),
         booter_(*driver_, *connector_, verdicts_, paths_.vms),
         builder_(*driver_, booter_, *templates_, *workers_),
-        factory_(*driver_, *connector_, booter_, clock_),
+        factory_(*driver_, *connector_, booter_, *workers_, clock_),
         cache_(
             {
                 .executor = executor_,

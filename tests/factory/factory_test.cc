@@ -73,7 +73,8 @@ class FactoryTest : public testing::Test {
   agent::FakeAgents agents_{io_.get_executor()};
   tmpl::AcceleratorVerdicts verdicts_{dir_.path() / "accelerator.json"};
   tmpl::Booter booter_{driver_, agents_, verdicts_, vms_};
-  Factory factory_{driver_, agents_, booter_, clock_};
+  WorkerPool workers_{1};
+  Factory factory_{driver_, agents_, booter_, workers_, clock_};
   std::shared_ptr<const tmpl::LoadedTemplate> template_;
 };
 
