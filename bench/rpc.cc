@@ -383,24 +383,27 @@ class RpcBenchmark {
         {"driver", "fake"},
     };
     section_.notes = {
-        "The daemon runs with its fake driver: no VMs, everything else as ever, records in RocksDB "
-        "and the log included. The empty call is grpc.health.v1.Health/Check on the same server.",
-        "Closed loop: each client has a connection and a thread of its own. Latencies are of calls "
-        "in turn: each client's every other call is an acquire, so that both meet the same "
-        "machine. "
-        "Rates are of calls of one kind: all clients make empty calls, then all acquire "
-        "(\"one after the other\": their latencies; a processor that has just done the same is "
-        "quicker). VMs are released between, and the pool is full again before the next. At most "
-        "half of the pool is taken. The first round is not counted.",
-        "Calls per second are from the first call's start to the last one's end: acquires without "
-        "their releases and without the refill, which the service puts off while acquires run. "
-        "\"Without a pause\" has all three: each client acquires and releases at once, and the "
-        "pool "
-        "refills behind them; an acquire that finds it empty is a failure.",
-        "Open loop: calls are due at a steady rate, and their latency counts from when they were "
-        "due, not from when they were sent. Each VM is released when its acquire is answered.",
-        "Pools of each size are measured with one client, from the smallest to the largest and "
-        "back, a turn being half of the smallest pool for all.",
+        ("The daemon runs with its fake driver: no VMs, everything else as ever, records in "
+         "RocksDB "
+         "and the log included, its state directory in TMPDIR or /tmp. The empty call is "
+         "grpc.health.v1.Health/Check on the same server."),
+        ("Closed loop: each client has a connection and a thread of its own. Latencies are of "
+         "calls "
+         "in turn: each client's every other call is an acquire, so that both meet the same "
+         "machine. "
+         "Rates are of calls of one kind: all clients make empty calls, then all acquire "
+         "(\"one after the other\": their latencies; a processor that has just done the same is "
+         "quicker). VMs are released between, and the pool is full again before the next. At most "
+         "half of the pool is taken. The first round is not counted."),
+        ("Calls per second are from the first call's start to the last one's end: acquires without "
+         "their releases and without the refill, which the service puts off while acquires run. "
+         "\"Without a pause\" has all three: each client acquires and releases at once, and the "
+         "pool "
+         "refills behind them; an acquire that finds it empty is a failure."),
+        ("Open loop: calls are due at a steady rate, and their latency counts from when they were "
+         "due, not from when they were sent. Each VM is released when its acquire is answered."),
+        ("Pools of each size are measured with one client, from the smallest to the largest and "
+         "back, a turn being half of the smallest pool for all."),
     };
   }
 
