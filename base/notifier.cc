@@ -37,11 +37,10 @@ Task<void> Notifier::Wait(Deadline deadline) {
   State::Waiter waiter{asio::steady_timer(state->executor, deadline)};
   struct Registration {
     State& state;
-    State::Waiter* waiter;
-    ~Registration() { state.waiters.remove(waiter); }
+    std::list<State::Waiter*>::iterator entry;
+    ~Registration() { state.waiters.erase(entry); }
   };
-  state->waiters.push_back(&waiter);
-  Registration registration{*state, &waiter};
+  Registration registration{*state, state->waiters.insert(state->waiters.end(), &waiter)};
   auto [error] = co_await waiter.timer.async_wait(asio::as_tuple(asio::use_awaitable));
   if (waiter.notified) co_return Result<void>();
   if (!error) co_return DeadlineExceeded("deadline exceeded");

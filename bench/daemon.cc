@@ -54,6 +54,7 @@ Result<void> Daemon::Spawn() {
                   options_.accelerator, "--qemu-binary", options_.qemu,
                   // Repeating an acquire must not change what is measured.
                   "--pool-learn", "false"};
+  request.argv.insert(request.argv.end(), options_.arguments.begin(), options_.arguments.end());
   request.env = MinimalEnvironment();
   request.stderr_fd = write.get();
   ASSIGN_OR_RETURN(process_, spawner_.Spawn(request));

@@ -10,6 +10,7 @@
 #include <mutex>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "base/process.h"
 #include "cmd/hatchery/client.h"
@@ -23,6 +24,7 @@ struct DaemonOptions {
   std::filesystem::path image_dir;
   std::string accelerator;
   std::string qemu;
+  std::vector<std::string> arguments = {};  // more of them, for its command line
 };
 
 class Daemon {

@@ -85,7 +85,7 @@ Local::Local(asio::io_context& io, LocalOptions options)
       connector_(executor_),
       verdicts_(options_.root / "accelerator.json"),
       booter_(driver_, connector_, verdicts_, options_.root / "vms"),
-      factory_(driver_, connector_, booter_, clock_) {}
+      factory_(driver_, connector_, booter_, workers_, clock_) {}
 
 Task<void> Local::UseTemplate(fs::path folder) {
   const auto root = options_.root / "templates";

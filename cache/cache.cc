@@ -7,14 +7,15 @@ namespace hatchery::cache {
 Cache::Cache(Dependencies d, Settings settings)
     : deps_(std::move(d)),
       settings_(std::move(settings)),
-      vms_(deps_.executor, deps_.store, deps_.factory, deps_.clock,
+      right_of_way_(deps_.executor),
+      vms_(deps_.executor, deps_.store, deps_.factory, right_of_way_, settings_, deps_.clock,
            std::string(deps_.driver.name()), deps_.host_boot_id),
       catalog_(deps_.executor, deps_.store, deps_.templates, deps_.builder, vms_, settings_,
                deps_.clock, deps_.default_guest),
-      pools_(deps_.executor, deps_.store, catalog_, vms_, settings_, deps_.clock),
+      pools_(deps_.executor, deps_.store, catalog_, vms_, right_of_way_, settings_, deps_.clock),
       onlining_(deps_.executor, vms_),
       leases_(deps_.executor, deps_.store, deps_.factory, catalog_, pools_, vms_, onlining_,
-              settings_, deps_.clock) {
+              right_of_way_, settings_, deps_.clock) {
   catalog_.OnChanged([this](const std::string& name) { pools_.OnTemplateChanged(name); });
   vms_.OnDied([this](const VmPtr& vm) { pools_.Remove(vm); });
   vms_.OnGone([this](const VmEntry& vm) {

@@ -12,6 +12,7 @@
 #include "cache/leases.h"
 #include "cache/onlining.h"
 #include "cache/pools.h"
+#include "cache/right_of_way.h"
 #include "cache/settings.h"
 #include "cache/vms.h"
 
@@ -89,6 +90,7 @@ class Cache {
 
   Dependencies deps_;
   Settings settings_;
+  RightOfWay right_of_way_;
   Vms vms_;
   Catalog catalog_;
   Pools pools_;

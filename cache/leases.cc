@@ -1,6 +1,7 @@
 #include "cache/leases.h"
 
 #include <algorithm>
+#include <boost/asio/post.hpp>
 
 #include "base/log.h"
 #include "base/sha256.h"
@@ -48,14 +49,16 @@ std::string HashOf(const AcquireParams& params) {
 }  // namespace
 
 Leases::Leases(Executor executor, KvStore& store, factory::Factory& factory, Catalog& catalog,
-               Pools& pools, Vms& vms, Onlining& onlining, const Settings& settings,
-               const Clock& clock)
-    : store_(store),
+               Pools& pools, Vms& vms, Onlining& onlining, RightOfWay& right_of_way,
+               const Settings& settings, const Clock& clock)
+    : executor_(executor),
+      store_(store),
       factory_(factory),
       catalog_(catalog),
       pools_(pools),
       vms_(vms),
       onlining_(onlining),
+      right_of_way_(right_of_way),
       settings_(settings),
       clock_(clock),
       changed_(executor) {}
@@ -128,12 +131,13 @@ Task<Acquired> Leases::Acquire(AcquireParams params, Deadline deadline) {
     co_return acquired;
   }
   acquired->total = SteadyClock::now() - start;
-  log::Info(
-      {.vm = acquired->vm->record.id(), .request = params.request_id.str()},
-      "acquired for '" + params.sandbox_id + "' in " +
-          std::to_string(
-              std::chrono::duration_cast<std::chrono::microseconds>(acquired->total).count()) +
-          " us");
+  // In a later turn of the loop: whoever reads the log need not be woken before the caller.
+  asio::post(executor_, [vm = acquired->vm, request = params.request_id,
+                         sandbox = std::move(params.sandbox_id), total = acquired->total] {
+    const auto us = std::chrono::duration_cast<std::chrono::microseconds>(total).count();
+    log::Info({.vm = vm->record.id(), .request = request.str()},
+              "acquired for '" + sandbox + "' in " + std::to_string(us) + " us");
+  });
   co_return acquired;
 }
 
@@ -178,6 +182,8 @@ Task<Acquired> Leases::AcquireNew(const AcquireParams& params, const std::string
     CO_RETURN_IF_ERROR(CheckShape(shape, vcpus, memory));
     VmPtr vm = pools_.Take(params.template_name, from->manifest(), vcpus, memory);
     const Source source = vm ? Source::kPool : Source::kClone;
+    std::optional<RightOfWay::Acquire> first;
+    if (vm) first.emplace(right_of_way_);  // a clone is no better than a refill
     if (!vm) {
       ASSIGN_OR_CO_RETURN(
           vm, co_await vms_.Hatch({params.template_name, from, shape.vcpus, shape.memory, ""},

@@ -18,6 +18,7 @@
 #include "cache/onlining.h"
 #include "cache/pools.h"
 #include "cache/records.h"
+#include "cache/right_of_way.h"
 #include "cache/settings.h"
 #include "cache/vms.h"
 
@@ -46,7 +47,8 @@ struct Acquired {
 class Leases {
  public:
   Leases(Executor executor, KvStore& store, factory::Factory& factory, Catalog& catalog,
-         Pools& pools, Vms& vms, Onlining& onlining, const Settings& settings, const Clock& clock);
+         Pools& pools, Vms& vms, Onlining& onlining, RightOfWay& right_of_way,
+         const Settings& settings, const Clock& clock);
 
   // Requests that an earlier daemon served; their VMs must be in Vms already if they live.
   void Restore(const std::vector<record::RequestRecord>& requests);
@@ -90,12 +92,14 @@ class Leases {
   void ForgetRequest(const RequestId& id);
   void ForgetOldRequests(RecordBatch& batch);
 
+  Executor executor_;
   KvStore& store_;
   factory::Factory& factory_;
   Catalog& catalog_;
   Pools& pools_;
   Vms& vms_;
   Onlining& onlining_;
+  RightOfWay& right_of_way_;
   const Settings& settings_;
   const Clock& clock_;
   bool draining_ = false;

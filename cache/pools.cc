@@ -1,8 +1,7 @@
 #include "cache/pools.h"
 
 #include <algorithm>
-#include <boost/asio/post.hpp>
-#include <boost/asio/use_awaitable.hpp>
+#include <utility>
 
 #include "base/log.h"
 
@@ -79,6 +78,8 @@ struct Pools::Pool {
   std::string last_error;
   Deadline retry_at{};  // no clone before, after one failed
   bool removed = false;
+  bool put_off = false;  // MaintainLater() runs
+  bool overdue = false;  // was put off for as long as may be, and not full since
   TaskScope hatchers;
 
   bool BackingOff() const { return std::chrono::steady_clock::now() < retry_at; }
@@ -90,11 +91,12 @@ struct Pools::Pool {
 };
 
 Pools::Pools(Executor executor, KvStore& store, Catalog& catalog, Vms& vms,
-             const Settings& settings, const Clock& clock)
+             RightOfWay& right_of_way, const Settings& settings, const Clock& clock)
     : executor_(executor),
       store_(store),
       catalog_(catalog),
       vms_(vms),
+      right_of_way_(right_of_way),
       settings_(settings),
       clock_(clock),
       popular_(settings.learn),
@@ -207,11 +209,28 @@ void Pools::Maintain(Pool& pool) {
   while (running_ && !pool.removed && !pool.BackingOff() &&
          pool.warm.size() + pool.filling < pool.record.target() &&
          hatching_ < settings_.parallel_clones) {
+    if (!pool.overdue && !right_of_way_.IsFree(settings_.put_off.quiet)) {
+      MaintainLater(pools_.at(pool.key));
+      break;
+    }
     ++pool.filling;
     ++hatching_;
     pool.hatchers.Spawn("fill pool " + pool.key, Hatch(pools_.at(pool.key)));
   }
+  if (pool.warm.size() >= pool.record.target()) pool.overdue = false;
   changed_.NotifyAll();
+}
+
+void Pools::MaintainLater(const std::shared_ptr<Pool>& pool) {
+  if (std::exchange(pool->put_off, true)) return;
+  auto wait = [](Pools& self, std::shared_ptr<Pool> p) -> asio::awaitable<void> {
+    const Deadline at_latest = After(self.settings_.put_off.refill);
+    co_await self.right_of_way_.WaitUntilFree(self.settings_.put_off.quiet, at_latest);
+    p->put_off = false;
+    p->overdue = std::chrono::steady_clock::now() >= at_latest;
+    if (!p->removed) self.Maintain(*p);
+  };
+  pool->hatchers.Spawn("put off pool " + pool->key, wait(*this, pool));
 }
 
 asio::awaitable<void> Pools::Hatch(std::shared_ptr<Pool> pool) {
@@ -306,13 +325,8 @@ VmPtr Pools::Take(const std::string& template_name, const tmpl::Manifest& manife
 }
 
 void Pools::Refill(const std::string& key) {
-  if (!running_ || !pools_.contains(key)) return;
-  // In a later turn of the loop: starting a VMM takes longer than the rest of an acquire.
-  hatchers_.Spawn("refill pool " + key, [](Pools& self, std::string k) -> asio::awaitable<void> {
-    co_await asio::post(self.executor_, asio::use_awaitable);
-    const auto found = self.pools_.find(k);
-    if (found != self.pools_.end()) self.Maintain(*found->second);
-  }(*this, key));
+  const auto found = pools_.find(key);
+  if (running_ && found != pools_.end()) MaintainLater(found->second);
 }
 
 void Pools::Remove(const VmPtr& vm) {
@@ -438,10 +452,7 @@ PoolInfo Pools::InfoOf(const Pool& pool) const {
   info.target = pool.record.target();
   info.warm = static_cast<std::uint32_t>(pool.warm.size());
   info.filling = pool.filling;
-  for (const auto& vm : vms_.List()) {
-    if (vm->phase() == record::VM_PHASE_ASSIGNED && vm->record.pool_key() == pool.key)
-      ++info.leased;
-  }
+  info.leased = static_cast<std::uint32_t>(vms_.LeasedOf(pool.key));
   info.hits = pool.hits;
   info.misses = pool.misses;
   info.last_error = pool.last_error;

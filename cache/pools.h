@@ -16,6 +16,7 @@
 #include "cache/catalog.h"
 #include "cache/popular.h"
 #include "cache/records.h"
+#include "cache/right_of_way.h"
 #include "cache/settings.h"
 #include "cache/vms.h"
 
@@ -39,8 +40,8 @@ Result<void> CheckShape(const tmpl::Shape& shape, std::uint32_t vcpus, Bytes mem
 
 class Pools {
  public:
-  Pools(Executor executor, KvStore& store, Catalog& catalog, Vms& vms, const Settings& settings,
-        const Clock& clock);
+  Pools(Executor executor, KvStore& store, Catalog& catalog, Vms& vms, RightOfWay& right_of_way,
+        const Settings& settings, const Clock& clock);
   ~Pools();
 
   // Pools as the metadata store has them. Filling begins with Start().
@@ -65,7 +66,7 @@ class Pools {
   VmPtr Take(const std::string& template_name, const tmpl::Manifest& manifest, std::uint32_t vcpus,
              Bytes memory);
 
-  // Lets a pool refill after a Take(), in a later turn of the loop: who took is served first.
+  // Lets a pool refill after a Take(), as soon as acquires leave room for it (PutOff).
   void Refill(const std::string& key);
 
   // A VM that was warm is so no more (it died): takes it out and refills.
@@ -91,6 +92,7 @@ class Pools {
  private:
   struct Pool;
   void Maintain(Pool& pool);
+  void MaintainLater(const std::shared_ptr<Pool>& pool);
   void Refit(const std::string& name, const tmpl::Shape& shape);
   void MaintainAll();
   asio::awaitable<void> KeepLearning();
@@ -103,6 +105,7 @@ class Pools {
   KvStore& store_;
   Catalog& catalog_;
   Vms& vms_;
+  RightOfWay& right_of_way_;
   const Settings& settings_;
   const Clock& clock_;
   Popular popular_;

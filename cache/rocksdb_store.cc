@@ -6,7 +6,9 @@
 #include <sys/statvfs.h>
 
 #include <array>
+#include <chrono>
 #include <cstdio>
+#include <mutex>
 
 #include "base/bytes.h"
 #include "base/log.h"
@@ -22,6 +24,9 @@ constexpr std::size_t kWriteBuffer = 4 << 20;
 // write buffer and a new log still fit. What ends things (and so gives room back) may go deeper.
 constexpr Bytes kHeadroom = Bytes::MiB(16);
 constexpr Bytes kHeadroomToEnd = Bytes(3 * kWriteBuffer);
+// How long a look at the disk holds: writing as much as the headroom takes several times as long.
+// An acquire writes twice within less.
+constexpr auto kLookAgain = std::chrono::milliseconds(1);
 
 Result<void> CheckHeadroom(const std::filesystem::path& path, Bytes needed) {
   struct statvfs fs{};
@@ -77,7 +82,7 @@ class RocksDbStore final : public KvStore {
       const auto status = change.is_delete ? changes.Delete(key) : changes.Put(key, change.value);
       if (!status.ok()) return ConvertStatus(status, "metadata store");
     }
-    RETURN_IF_ERROR(CheckHeadroom(path_, ends ? kHeadroomToEnd : kHeadroom));
+    RETURN_IF_ERROR(KeepHeadroom(ends ? kHeadroomToEnd : kHeadroom));
     rocksdb::WriteOptions options;
     options.sync = durability == Durability::kHost;
     const auto status = db_->Write(options, &changes);
@@ -105,8 +110,23 @@ class RocksDbStore final : public KvStore {
   }
 
  private:
+  // Looks again where the last look is too old to tell.
+  Result<void> KeepHeadroom(Bytes needed) {
+    const auto now = std::chrono::steady_clock::now();
+    const std::lock_guard lock(mutex_);
+    if (needed <= seen_ && now - looked_at_ < kLookAgain) return {};
+    seen_ = Bytes();
+    RETURN_IF_ERROR(CheckHeadroom(path_, needed));
+    seen_ = needed;
+    looked_at_ = now;
+    return {};
+  }
+
   std::filesystem::path path_;
   std::unique_ptr<rocksdb::DB> db_;
+  std::mutex mutex_;
+  Bytes seen_;  // under mutex_: that much was left at looked_at_
+  std::chrono::steady_clock::time_point looked_at_;
 };
 
 }  // namespace
@@ -124,6 +144,9 @@ Result<std::unique_ptr<KvStore>> OpenRocksDb(const std::filesystem::path& path) 
   options.max_write_buffer_number = 2;
   options.max_background_jobs = 1;
   options.max_open_files = 64;
+  // One thread writes: it need not be ready for others.
+  options.allow_concurrent_memtable_write = false;
+  options.enable_write_thread_adaptive_yield = false;
   options.info_log = std::make_shared<InfoLog>();
   options.stats_dump_period_sec = 0;
   options.stats_persist_period_sec = 0;

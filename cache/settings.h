@@ -7,6 +7,7 @@
 #include <string>
 
 #include "cache/popular.h"
+#include "cache/right_of_way.h"
 #include "hypervisor/config.h"
 #include "template/manifest.h"
 
@@ -21,6 +22,8 @@ struct Settings {
   // For a guest that was not resized to confirm its new identity; past it the next VM is tried. One
   // that was resized has until the acquire's deadline.
   std::chrono::nanoseconds personalize_timeout = std::chrono::seconds(2);
+  // How long refills and destroys give way to acquires; not for operators.
+  PutOff put_off;
   // Pool size that `factory init` sets when it is not told one.
   std::uint32_t pool_size = 4;
   // Pools of shapes that are asked for often.

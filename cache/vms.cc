@@ -55,11 +55,14 @@ std::int64_t UnixNanos(WallTime time) {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(time.time_since_epoch()).count();
 }
 
-Vms::Vms(Executor executor, KvStore& store, factory::Factory& factory, const Clock& clock,
-         std::string driver_name, std::string host_boot_id)
+Vms::Vms(Executor executor, KvStore& store, factory::Factory& factory, RightOfWay& right_of_way,
+         const Settings& settings, const Clock& clock, std::string driver_name,
+         std::string host_boot_id)
     : executor_(executor),
       store_(store),
       factory_(factory),
+      right_of_way_(right_of_way),
+      settings_(settings),
       clock_(clock),
       driver_name_(std::move(driver_name)),
       host_boot_id_(std::move(host_boot_id)),
@@ -155,6 +158,7 @@ Result<void> Vms::Assign(VmEntry& vm, const record::LeaseRecord& lease,
   vm.record = std::move(assigned);
   vm.lease = lease;
   vm.request = RequestId(lease.request_id());
+  ++leased_[vm.record.pool_key()];
   changed_.NotifyAll();
   return {};
 }
@@ -183,6 +187,10 @@ void Vms::Watch(const VmPtr& vm) {
 void Vms::End(const VmPtr& vm, Phase phase, std::string_view reason) {
   if (!MayEnter(vm->phase(), phase)) return;
   const Phase before = vm->phase();
+  if (before == record::VM_PHASE_ASSIGNED) {
+    const auto leased = leased_.find(vm->record.pool_key());
+    if (--leased->second == 0) leased_.erase(leased);
+  }
   vm->record.set_phase(phase);
   RecordBatch batch;
   batch.Put(vm->record);
@@ -206,6 +214,7 @@ void Vms::End(const VmPtr& vm, Phase phase, std::string_view reason) {
 
 asio::awaitable<void> Vms::Destroy(VmPtr vm) {
   if (vm->machine) {
+    co_await right_of_way_.WaitUntilFree({}, After(settings_.put_off.destroy));
     auto destroyed = co_await factory_.Destroy(*vm->machine, After(kDestroyDeadline));
     if (!destroyed) {
       // Its record stays, so that the next daemon tries again.
@@ -260,6 +269,7 @@ VmPtr Vms::Adopt(record::VmRecord record, std::optional<record::LeaseRecord> lea
   vm->machine = std::move(machine);
   vms_.emplace(vm->id(), vm);
   ++by_digest_[vm->record.template_digest()];
+  if (vm->phase() == record::VM_PHASE_ASSIGNED) ++leased_[vm->record.pool_key()];
   Watch(vm);
   return vm;
 }
@@ -282,6 +292,11 @@ std::vector<VmPtr> Vms::List() const {
 std::size_t Vms::CountOf(const std::string& digest) const {
   const auto found = by_digest_.find(digest);
   return found == by_digest_.end() ? 0 : found->second;
+}
+
+std::size_t Vms::LeasedOf(const std::string& pool_key) const {
+  const auto found = leased_.find(pool_key);
+  return found == leased_.end() ? 0 : found->second;
 }
 
 Task<void> Vms::EndAll(std::function<bool(const VmEntry&)> which, std::string_view reason,

@@ -26,6 +26,8 @@
 #include "base/notifier.h"
 #include "cache/kv_store.h"
 #include "cache/records.h"
+#include "cache/right_of_way.h"
+#include "cache/settings.h"
 #include "factory/factory.h"
 
 namespace hatchery::cache {
@@ -61,8 +63,9 @@ struct HatchRequest {
 class Vms {
  public:
   // `host_boot_id` marks records, since VMs die with their host.
-  Vms(Executor executor, KvStore& store, factory::Factory& factory, const Clock& clock,
-      std::string driver_name, std::string host_boot_id);
+  Vms(Executor executor, KvStore& store, factory::Factory& factory, RightOfWay& right_of_way,
+      const Settings& settings, const Clock& clock, std::string driver_name,
+      std::string host_boot_id);
 
   // Told when a VM has ended and nothing of it is left.
   void OnGone(std::function<void(const VmEntry&)> listener) { on_gone_ = std::move(listener); }
@@ -107,6 +110,8 @@ class Vms {
   std::vector<VmPtr> List() const;
   // How many live from this template version, those that are ending included.
   std::size_t CountOf(const std::string& digest) const;
+  // How many of a pool's VMs are leased.
+  std::size_t LeasedOf(const std::string& pool_key) const;
   std::size_t size() const { return vms_.size(); }
 
   // Ends every VM for which `which` is true, also those that become usable meanwhile, and waits
@@ -126,11 +131,14 @@ class Vms {
   Executor executor_;
   KvStore& store_;
   factory::Factory& factory_;
+  RightOfWay& right_of_way_;
+  const Settings& settings_;
   const Clock& clock_;
   std::string driver_name_;
   std::string host_boot_id_;
   std::map<VmId, VmPtr> vms_;
   std::map<std::string, std::size_t> by_digest_;
+  std::map<std::string, std::size_t> leased_;  // by pool key
   std::function<void(const VmEntry&)> on_gone_;
   std::function<void(const VmPtr&)> on_died_;
   Notifier changed_;  // some VM's phase

@@ -28,10 +28,11 @@ std::string NewMachineId() {
 }
 
 Factory::Factory(hypervisor::Driver& driver, agent::Connector& connector, tmpl::Booter& booter,
-                 const Clock& clock, RehearseCommand rehearse_command)
+                 WorkerPool& workers, const Clock& clock, RehearseCommand rehearse_command)
     : driver_(driver),
       connector_(connector),
       booter_(booter),
+      workers_(workers),
       clock_(clock),
       rehearse_command_(rehearse_command) {}
 
@@ -181,7 +182,11 @@ Task<void> Factory::DestroyNow(Machine& machine, Deadline deadline) {
   if (!machine.vm) co_return Result<void>();
   for (;;) {
     auto stopped = co_await machine.vm->Stop(Sooner(deadline, After(kStopTimeout)));
-    if (stopped) stopped = RemoveAll(machine.vm->config().run_dir);
+    // A file system may take milliseconds to free blocks (with `discard`, say): not on the loop.
+    if (stopped) {
+      stopped =
+          co_await workers_.Run([dir = machine.vm->config().run_dir] { return RemoveAll(dir); });
+    }
     if (stopped || std::chrono::steady_clock::now() >= deadline) co_return stopped;
     (void)co_await SleepFor(kDestroyRetry);
   }

@@ -11,6 +11,7 @@
 #include <string>
 
 #include "agent/client/client.h"
+#include "base/offload.h"
 #include "hypervisor/driver.h"
 #include "template/boot.h"
 #include "template/store.h"
@@ -65,7 +66,8 @@ struct Assigned {
 class Factory {
  public:
   Factory(hypervisor::Driver& driver, agent::Connector& connector, tmpl::Booter& booter,
-          const Clock& clock, RehearseCommand rehearse_command = RehearseCommand::kAuto);
+          WorkerPool& workers, const Clock& clock,
+          RehearseCommand rehearse_command = RehearseCommand::kAuto);
 
   // Makes `machine`, which is empty, a paused, warm clone: its VMM holds the template's memory
   // privately, the agent has answered over the connection that stays open, and, unless told not to
@@ -100,6 +102,7 @@ class Factory {
   hypervisor::Driver& driver_;
   agent::Connector& connector_;
   tmpl::Booter& booter_;
+  WorkerPool& workers_;
   const Clock& clock_;
   const RehearseCommand rehearse_command_;
 };

@@ -9,8 +9,8 @@
 #include <charconv>
 #include <deque>
 #include <functional>
-#include <list>
 #include <optional>
+#include <unordered_map>
 #include <utility>
 
 #include "agent/client/validate.h"
@@ -103,9 +103,9 @@ Result<ExecResult> RunBuiltin(const ExecRequest& request) {
 struct FakeAgents::World {
   explicit World(Executor e) : executor(std::move(e)) {}
   Executor executor;
-  // Endpoints have no order of their own; their text has.
-  std::map<std::string, FakeGuest> guests;
-  std::list<std::weak_ptr<Connection>> connections;
+  // By endpoint.
+  std::unordered_map<std::string, FakeGuest> guests;
+  std::unordered_multimap<std::string, std::weak_ptr<Connection>> connections;
   std::map<Method, std::chrono::nanoseconds> delays;
   std::map<Method, std::deque<Fault>> faults;
   std::vector<FakeCall> calls;
@@ -207,6 +207,10 @@ class FakeClient final : public Client {
   ~FakeClient() override {
     connection_->Fail({Code::kCancelled, "the connection to the agent at " + connection_->peer +
                                              " was closed on this side"});
+    const auto [first, last] = world_->connections.equal_range(connection_->peer);
+    for (auto it = first; it != last;) {
+      it = it->second.lock() == connection_ ? world_->connections.erase(it) : std::next(it);
+    }
   }
 
   Task<void> Check(Deadline deadline) override {
@@ -332,8 +336,7 @@ Task<std::unique_ptr<Client>> ConnectTo(std::shared_ptr<World> world, Endpoint e
   if (!world->guests[connection->peer].alive) {
     co_return Unavailable("agent at " + connection->peer + ": the guest is dead");
   }
-  std::erase_if(world->connections, [](const auto& known) { return known.expired(); });
-  world->connections.push_back(connection);
+  world->connections.emplace(connection->peer, connection);
   co_return std::make_unique<FakeClient>(world, connection, endpoint);
 }
 
@@ -367,9 +370,9 @@ FakeGuest& FakeAgents::guest(const Endpoint& endpoint) {
 void FakeAgents::KillGuest(const Endpoint& endpoint) {
   guest(endpoint).alive = false;
   const std::string peer = ToString(endpoint);
-  for (const auto& known : world_->connections) {
-    const auto connection = known.lock();
-    if (connection && connection->peer == peer) {
+  const auto [first, last] = world_->connections.equal_range(peer);
+  for (auto it = first; it != last; ++it) {
+    if (const auto connection = it->second.lock()) {
       connection->Fail({Code::kUnavailable, "the agent at " + peer + " closed the connection"});
     }
   }

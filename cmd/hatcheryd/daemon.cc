@@ -110,7 +110,7 @@ class Daemon {
         verdicts_(paths_.accelerator),
         booter_(*driver_, *connector_, verdicts_, paths_.vms),
         builder_(*driver_, booter_, *templates_, *workers_),
-        factory_(*driver_, *connector_, booter_, clock_, config.pool.rehearse_command),
+        factory_(*driver_, *connector_, booter_, *workers_, clock_, config.pool.rehearse_command),
         cache_(
             {
                 .executor = executor_,

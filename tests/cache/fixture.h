@@ -40,7 +40,7 @@ class CacheUnderTest {
         verdicts(outside.dir.path() / "accelerator.json"),
         booter(driver, outside.agents, verdicts, outside.dir.path() / "vms"),
         builder(driver, booter, *templates, outside.workers),
-        factory(driver, outside.agents, booter, outside.clock),
+        factory(driver, outside.agents, booter, outside.workers, outside.clock),
         cache(
             {
                 .executor = outside.io.get_executor(),

@@ -73,7 +73,8 @@ class FactoryTest : public testing::Test {
   agent::FakeAgents agents_{io_.get_executor()};
   tmpl::AcceleratorVerdicts verdicts_{dir_.path() / "accelerator.json"};
   tmpl::Booter booter_{driver_, agents_, verdicts_, vms_};
-  Factory factory_{driver_, agents_, booter_, clock_};
+  WorkerPool workers_{1};
+  Factory factory_{driver_, agents_, booter_, workers_, clock_};
   std::shared_ptr<const tmpl::LoadedTemplate> template_;
 };
 
@@ -171,8 +172,8 @@ TEST_F(FactoryTest, WarmingRunsNoCommandUnderEmulation) {
 
 TEST_F(FactoryTest, ACommandIsRehearsedWhereItIsAskedFor) {
   UseTemplate(hypervisor::Accelerator::kTcg);
-  Factory always(driver_, agents_, booter_, clock_, RehearseCommand::kAlways);
-  Factory never(driver_, agents_, booter_, clock_, RehearseCommand::kNever);
+  Factory always(driver_, agents_, booter_, workers_, clock_, RehearseCommand::kAlways);
+  Factory never(driver_, agents_, booter_, workers_, clock_, RehearseCommand::kNever);
   auto commands_of = [&](Factory& factory) {
     Machine machine;
     const auto before = agents_.CountCalls(Method::kExec);
