@@ -216,7 +216,7 @@ class RpcBenchmark {
     std::mutex mutex;
     auto cycle = [&](int client) -> Failure {
       const auto start = std::chrono::steady_clock::now();
-      const Failure failure = clients_->Acquire(client);
+      const Failure failure = clients_->AcquireOrClone(client);
       const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
       {
         const std::lock_guard lock(mutex);
@@ -403,7 +403,7 @@ class RpcBenchmark {
          "their releases and without the refill, which the service puts off while acquires run. "
          "\"Without a pause\" has all three: each client acquires and releases at once, and the "
          "pool "
-         "refills behind them; an acquire that finds it empty is a failure."),
+         "refills behind them; an acquire that finds it empty is served by a clone of its own."),
         ("Open loop: calls are due at a steady rate, and their latency counts from when they were "
          "due, not from when they were sent. Each VM is released when its acquire is answered."),
         ("Pools of each size are measured with one client, from the smallest to the largest and "

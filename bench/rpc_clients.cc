@@ -75,13 +75,13 @@ Failure RpcClients::Empty(int client) {
   return FailureOf(status, call.reply);
 }
 
-Failure RpcClients::Acquire(int client) {
+Failure RpcClients::Acquire(int client, bool clone_will_do) {
   Call<v1::AcquireRequest, v1::AcquireResponse> call;
   SetDeadline(call.context);
   const auto status = connections_[static_cast<std::size_t>(client)]->cache->Acquire(
       &call.context, call.request, &call.reply);
   if (status.ok()) Keep(std::move(*call.reply.mutable_vm()->mutable_vm_id()));
-  return FailureOf(status, call.reply);
+  return clone_will_do ? FailureOf(status) : FailureOf(status, call.reply);
 }
 
 Failure RpcClients::Release(int client) {

@@ -24,7 +24,9 @@ class RpcClients {
   // gRPC's health check, which does nothing and answers with two bytes.
   Failure Empty(int client);
   // An acquire that the pool did not serve is a failure; its VM is kept all the same.
-  Failure Acquire(int client);
+  Failure Acquire(int client) { return Acquire(client, false); }
+  // One that is served by a clone of its own will do as well.
+  Failure AcquireOrClone(int client) { return Acquire(client, true); }
   // Releases one of the VMs that were acquired and not released; a failure if there is none.
   Failure Release(int client);
   std::size_t held() const;
@@ -38,6 +40,7 @@ class RpcClients {
 
  private:
   struct Connection;
+  Failure Acquire(int client, bool clone_will_do);
   void Keep(std::string vm_id);
   void StartRelease(Connection& connection, std::string vm_id);
 

@@ -61,7 +61,8 @@ Leases::Leases(Executor executor, KvStore& store, factory::Factory& factory, Cat
       right_of_way_(right_of_way),
       settings_(settings),
       clock_(clock),
-      changed_(executor) {}
+      changed_(executor),
+      assigning_(executor, settings.parallel_acquires) {}
 
 void Leases::Restore(const std::vector<record::RequestRecord>& requests) {
   RecordBatch batch;
@@ -207,6 +208,16 @@ Task<Acquired> Leases::AcquireNew(const AcquireParams& params, const std::string
 
 Task<Acquired> Leases::Assign(const VmPtr& vm, const AcquireParams& params, const std::string& hash,
                               std::uint32_t vcpus, Bytes memory, Deadline deadline) {
+  const auto machine = vm->machine;
+  const bool resized = vcpus > machine->vm->vcpus() || memory > machine->vm->memory();
+  // Guests that all run at once get in each other's way: each has its ticks to see to, and the last
+  // of a burst would come three times as late. One that is resized mostly waits for its devices.
+  std::optional<Slots::Slot> slot;
+  if (!resized) {
+    ASSIGN_OR_CO_RETURN(Slots::Slot taken, co_await assigning_.Take(deadline));
+    slot.emplace(std::move(taken));
+  }
+
   record::LeaseRecord lease;
   lease.set_id(NewId("lease"));
   lease.set_vm_id(vm->record.id());
@@ -232,8 +243,6 @@ Task<Acquired> Leases::Assign(const VmPtr& vm, const AcquireParams& params, cons
   assignment.machine_id = factory::NewMachineId();
   vm->record.set_hostname(assignment.hostname);
   vm->record.set_machine_id(assignment.machine_id);
-  const auto machine = vm->machine;
-  const bool resized = vcpus > machine->vm->vcpus() || memory > machine->vm->memory();
   assignment.await_resize = !resized || !params.resize_in_background;
   const Deadline by = resized ? deadline : Sooner(deadline, After(settings_.personalize_timeout));
   ASSIGN_OR_CO_RETURN(const auto assigned,

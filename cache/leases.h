@@ -14,6 +14,7 @@
 #include <optional>
 #include <string>
 
+#include "base/slots.h"
 #include "cache/catalog.h"
 #include "cache/onlining.h"
 #include "cache/pools.h"
@@ -107,6 +108,7 @@ class Leases {
   std::map<RequestId, Request> requests_;
   std::deque<RequestId> ended_;  // oldest first
   Notifier changed_;             // a request or an acquire has ended
+  Slots assigning_;
 };
 
 }  // namespace hatchery::cache

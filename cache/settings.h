@@ -16,6 +16,8 @@ namespace hatchery::cache {
 struct Settings {
   // How many clones are made at once, over all pools.
   std::size_t parallel_clones = 2;
+  // VMs made unique at once; more acquires wait for their turn, in order.
+  std::size_t parallel_acquires = 4;
   std::chrono::nanoseconds clone_timeout = std::chrono::seconds(30);
   // For an acquire whose caller set no deadline.
   std::chrono::nanoseconds acquire_timeout = std::chrono::seconds(10);

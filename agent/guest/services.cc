@@ -213,6 +213,7 @@ void Services::PrepareSave(std::shared_ptr<Call> call) {
     Result<void> dropped = system_.WriteKernelFile("/proc/sys/vm/drop_caches", "3");
     // Absent in kernels without memory compaction, and then not missed.
     (void)system_.WriteKernelFile("/proc/sys/vm/compact_memory", "1");
+    system_.Settle();
     loop_.Post([call = std::move(call), dropped = std::move(dropped)] {
       if (!dropped) return call->Finish(std::unexpected(dropped.error()));
       call->Finish(kEmpty);

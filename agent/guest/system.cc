@@ -99,6 +99,12 @@ Result<void> GuestSystem::BindOver(std::string_view source, std::string_view tar
 
 void GuestSystem::Sync() { ::sync(); }
 
+void GuestSystem::Settle() {
+  // Nothing tells when it is done: page reclaim and RCU callbacks take some 100 ms under emulation.
+  constexpr timespec kTime{.tv_sec = 0, .tv_nsec = 500'000'000};
+  ::nanosleep(&kTime, nullptr);
+}
+
 Result<void> GuestSystem::PowerOff() {
   // systemd's own request for poweroff.target, documented in systemd(1): services end in order.
   if (::access("/run/systemd/system", F_OK) == 0 && ::kill(1, SIGRTMIN + 4) == 0) return {};

@@ -40,6 +40,9 @@ class GuestSystem {
   // Mounts the file `source` over the file `target`.
   virtual Result<void> BindOver(std::string_view source, std::string_view target);
   virtual void Sync();
+  // Returns when the kernel has had time to do what it puts off. What is left undone when a
+  // template is saved is done again in every clone.
+  virtual void Settle();
   // Returns only on failure (or in tests).
   virtual Result<void> PowerOff();
 

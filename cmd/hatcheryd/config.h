@@ -78,6 +78,7 @@ struct Config {
   } pool;
 
   struct {
+    std::uint32_t parallel = 0;  // 0: two per CPU of the host
     std::chrono::nanoseconds timeout = std::chrono::seconds(10);
     std::chrono::nanoseconds personalize_timeout = std::chrono::seconds(2);
   } acquire;

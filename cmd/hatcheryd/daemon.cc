@@ -67,9 +67,9 @@ Result<void> PrepareStateDir(const StatePaths& paths) {
 
 cache::Settings CacheSettings(const Config& config) {
   cache::Settings s;
-  s.parallel_clones = config.pool.parallel_clones > 0
-                          ? config.pool.parallel_clones
-                          : std::max(1u, std::thread::hardware_concurrency());
+  const std::size_t cpus = std::max(1u, std::thread::hardware_concurrency());
+  s.parallel_clones = config.pool.parallel_clones > 0 ? config.pool.parallel_clones : cpus;
+  s.parallel_acquires = config.acquire.parallel > 0 ? config.acquire.parallel : 2 * cpus;
   s.clone_timeout = config.pool.clone_timeout;
   s.pool_size = config.pool.size;
   s.learn.enabled = config.pool.learn;

@@ -314,6 +314,11 @@ std::vector<Setting> MakeSettings() {
            block, block, Bytes::GiB(1 << 20),
            [](auto& c) -> auto& { return c.pool.learned_memory; }),
 
+      Number(
+          "acquire", "parallel",
+          "VMs that are made unique at once. More acquires wait for their turn, in order: guests\n"
+          "that all run at once would only get in each other's way. 0: two per CPU of the host.",
+          0, 10'000, [](auto& c) -> auto& { return c.acquire.parallel; }),
       Duration("acquire", "timeout", "For a client that sets no deadline of its own.",
                milliseconds(1), hours(1), [](auto& c) -> auto& { return c.acquire.timeout; }),
       Duration("acquire", "personalize_timeout",

@@ -49,6 +49,7 @@ class FolderSystem final : public guest::GuestSystem {
     return WriteFileAtomically(Path(target), *Read(source));
   }
   void Sync() override {}
+  void Settle() override {}
   Result<void> PowerOff() override { return {}; }
 
  private:

@@ -99,6 +99,7 @@ class FakeGuest : public GuestSystem {
     return {};
   }
   void Sync() override { (void)Do("sync", "sync"); }
+  void Settle() override { (void)Do("settle", "settle"); }
   Result<void> PowerOff() override {
     auto done = Do("poweroff", "poweroff");
     powered_off = true;

@@ -130,7 +130,8 @@ TEST_F(ServerTest, TellsDetails) {
 TEST_F(ServerTest, PreparesForTheSave) {
   TestClient client = Connect();
   EXPECT_TRUE(client.Call(kGuest, "PrepareSave", "").has_value());
-  EXPECT_THAT(guest_.Effects(), testing::IsSupersetOf({"sync", "/proc/sys/vm/drop_caches=3"}));
+  EXPECT_THAT(guest_.Effects(),
+              testing::IsSupersetOf({"sync", "/proc/sys/vm/drop_caches=3", "settle"}));
   guest_.Fail("/proc/sys/vm/drop_caches", Error{Code::kPermissionDenied, "read-only"});
   EXPECT_EQ(client.Call(kGuest, "PrepareSave", "").error().code, Code::kPermissionDenied);
 }
