@@ -91,11 +91,14 @@ step "acquire: 2 vCPUs, 512 MiB" acquire
 step "run a command in the VM" run_command
 step "release the VM" release
 step "stop the daemon" stop_daemon
-step "measure" hatchery bench cold-start --image build/guest --samples 20 --cold-boots 3 \
-  --burst 10 --quiet --json "$state/figures.json" >/dev/null
+step "measure latency" hatchery bench cold-start --image build/guest --samples 12 --cold-boots 3 \
+  --burst 10 --quiet --json "$state/latency.json" >/dev/null
+step "measure memory" hatchery bench density --image build/guest --max-vms 50 --step 50 \
+  --cold-boots 1 --quiet --json "$state/memory.json" >/dev/null
 
 echo
 echo "What each step took, as whole commands:"
 for i in "${!steps[@]}"; do printf '  %-28s %8d ms\n' "${steps[$i]}" "${seconds[$i]}"; done
 echo
-hatchery bench show "$state/figures.json"
+hatchery bench show "$state/latency.json"
+hatchery bench show "$state/memory.json"

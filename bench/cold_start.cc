@@ -288,7 +288,7 @@ Result<Section> MeasureColdStart(const Setup& setup, const ColdStartPlan& plan) 
       "a clone on demand is what the daemon makes for an acquire that finds its pool empty; cold "
       "boots, clones and their commands without a daemon in between");
   recorder.Note(
-      "a clone's CPU time is its VMM's own; forking it costs the zygote some more (docs/adr/0006). "
+      "a clone's CPU time is its VMM's own; forking it costs the zygote some more (docs/adr/0007). "
       "Bare QEMUs are started as any other program");
   recorder.Note("the burst counts each call from when all were let go");
   DeclareAll(recorder, plan.burst);

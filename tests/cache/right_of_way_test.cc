@@ -68,6 +68,21 @@ TEST_F(RightOfWayTest, AReleasedVmIsDestroyedWhenNoAcquireRunsOrItIsTime) {
   EXPECT_EQ(outside_.host.Find(first->vm->id()), nullptr);
 }
 
+TEST_F(RightOfWayTest, SoManyVmsAreMadeUniqueAtOnceAndTheRestInTurn) {
+  settings_.parallel_acquires = 1;
+  Give({.quiet = {}, .refill = kLong, .destroy = kLong});
+  StartAcquireThatHangs();
+  const auto warm = OnlyPool().warm;
+  const auto refused = Acquire({}, kMoment);
+  ASSERT_FALSE(refused.has_value());
+  EXPECT_EQ(refused.error().code, Code::kDeadlineExceeded);
+  EXPECT_EQ(OnlyPool().warm, warm) << "the VM that was meant for it is still warm";
+  // One that is resized mostly waits for its guest, and not for its turn.
+  EXPECT_TRUE(Acquire({.vcpus = 2}).has_value());
+  EndIt();
+  EXPECT_TRUE(Acquire().has_value());
+}
+
 TEST_F(RightOfWayTest, QuietIsWaitedForAfterAnAcquireButNotForEver) {
   RightOfWay way(outside_.io.get_executor());
   EXPECT_TRUE(way.IsFree(kLong));
