@@ -91,7 +91,7 @@ step "acquire: 2 vCPUs, 512 MiB" acquire
 step "run a command in the VM" run_command
 step "release the VM" release
 step "stop the daemon" stop_daemon
-step "measure latency" hatchery bench cold-start --image build/guest --samples 12 --cold-boots 3 \
+step "measure latency" hatchery bench cold-start --image build/guest --samples 10 --cold-boots 3 \
   --burst 10 --quiet --json "$state/latency.json" >/dev/null
 step "measure memory" hatchery bench density --image build/guest --max-vms 50 --step 50 \
   --cold-boots 1 --quiet --json "$state/memory.json" >/dev/null
