@@ -14,6 +14,7 @@
 #include "base/notifier.h"
 #include "base/shield.h"
 #include "base/task.h"
+#include "base/without_throwing.h"
 
 namespace hatchery {
 
@@ -25,18 +26,16 @@ class Child {
  public:
   Child(Executor executor, std::shared_ptr<Notifier> changed, Task<T> body)
       : state_(std::make_shared<State>()) {
-    asio::co_spawn(
-        executor, WithoutThrowing(std::move(body)),
-        asio::bind_cancellation_slot(
-            state_->signal.slot(),
-            [state = state_, changed](std::exception_ptr failure, std::optional<Result<T>> result) {
-              state->failure = failure;
-              state->result = std::move(result);
-              state->ended = true;
-              changed->NotifyAll();
-            }));
+    asio::co_spawn(executor, WithoutThrowing(std::move(body)),
+                   asio::bind_cancellation_slot(
+                       state_->signal.slot(),
+                       [state = state_, changed](std::exception_ptr failure, Result<T> result) {
+                         state->failure = failure;
+                         state->result.emplace(std::move(result));
+                         changed->NotifyAll();
+                       }));
   }
-  bool ended() const { return state_->ended; }
+  bool ended() const { return state_->result.has_value(); }
   void Cancel() {
     if (!ended()) state_->signal.emit(asio::cancellation_type::terminal);
   }
@@ -48,14 +47,9 @@ class Child {
  private:
   struct State {
     asio::cancellation_signal signal;
-    bool ended = false;
     std::exception_ptr failure;
-    std::optional<Result<T>> result;
+    std::optional<Result<T>> result;  // once it has ended
   };
-  static asio::awaitable<std::optional<Result<T>>> WithoutThrowing(Task<T> body) {
-    co_await asio::this_coro::throw_if_cancelled(false);
-    co_return co_await std::move(body);
-  }
   std::shared_ptr<State> state_;
 };
 

@@ -14,6 +14,7 @@
 
 #include "base/log.h"
 #include "base/notifier.h"
+#include "base/without_throwing.h"
 
 namespace hatchery {
 
@@ -57,15 +58,6 @@ TaskScope::~TaskScope() {
     std::abort();
   }
 }
-
-namespace {
-
-asio::awaitable<void> WithoutThrowing(asio::awaitable<void> body) {
-  co_await asio::this_coro::throw_if_cancelled(false);
-  co_await std::move(body);
-}
-
-}  // namespace
 
 void TaskScope::Spawn(std::string name, asio::awaitable<void> body) {
   auto entry = state_->entries.emplace(state_->entries.end());

@@ -23,6 +23,7 @@
 
 #include "base/log.h"
 #include "base/task.h"
+#include "base/without_throwing.h"
 #include "cache/rpc/convert.h"
 
 namespace hatchery::cache::rpc {
@@ -55,11 +56,7 @@ class CallBase : public Reactor {
       finish(std::move(result));
       asio::post(executor_, [this] { Unref(); });
     };
-    auto quiet = [](Task<T> inner) -> Task<T> {
-      co_await asio::this_coro::throw_if_cancelled(false);
-      co_return co_await std::move(inner);
-    };
-    asio::co_spawn(executor_, quiet(std::move(body)),
+    asio::co_spawn(executor_, WithoutThrowing(std::move(body)),
                    asio::bind_cancellation_slot(cancel_.slot(), std::move(on_exit)));
   }
 

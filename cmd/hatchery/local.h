@@ -12,16 +12,10 @@
 #include <utility>
 
 #include "base/task.h"
+#include "base/without_throwing.h"
 #include "cmd/hatchery/interrupt.h"
 
 namespace hatchery::cli {
-
-// A Task answers a cancellation with an error; Asio would have it throw at its next step.
-template <class T>
-Task<T> WithoutThrowing(Task<T> body) {
-  co_await asio::this_coro::throw_if_cancelled(false);
-  co_return co_await std::move(body);
-}
 
 // Runs `body` on `io` with the calling thread as the loop, until it has a result. An interrupt
 // cancels it; it still ends by itself, with its clean-up done.
@@ -31,7 +25,7 @@ Result<T> RunHere(asio::io_context& io, Interrupt& interrupt, Task<T> body) {
   std::exception_ptr failure;
   asio::cancellation_signal cancel;
   asio::co_spawn(
-      io, WithoutThrowing<T>(std::move(body)),
+      io, WithoutThrowing(std::move(body)),
       asio::bind_cancellation_slot(cancel.slot(), [&](std::exception_ptr f, Result<T> r) {
         failure = f;
         result.emplace(std::move(r));

@@ -15,6 +15,7 @@
 #include "base/files.h"
 #include "base/log.h"
 #include "base/run.h"
+#include "base/without_throwing.h"
 #include "cache/cache.h"
 #include "cache/rpc/server.h"
 #include "hypervisor/fake/fake_driver.h"
@@ -243,10 +244,7 @@ Result<void> RunDaemon(const Config& config) {
   ASSIGN_OR_RETURN(auto templates, tmpl::Store::Open(paths.templates, *workers));
   Daemon daemon(io, config, std::move(store), std::move(workers), std::move(templates),
                 host_boot_id);
-  return RunUntilDone(io, [](Daemon& d) -> Task<void> {
-    co_await asio::this_coro::throw_if_cancelled(false);
-    co_return co_await d.Run();
-  }(daemon));
+  return RunUntilDone(io, WithoutThrowing(daemon.Run()));
 }
 
 }  // namespace hatchery::daemon
