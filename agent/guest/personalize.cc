@@ -19,7 +19,6 @@ constexpr std::size_t kMaxSeedBytes = 4096;
 constexpr std::size_t kMaxHostnameBytes = 64;  // the kernel's __NEW_UTS_LEN
 constexpr std::size_t kMachineIdDigits = 32;
 constexpr std::string_view kBootId = "/proc/sys/kernel/random/boot_id";
-constexpr std::string_view kOurBootId = "/run/hatchery/boot_id";
 
 Result<void> Validate(const v1::PersonalizeRequest& request) {
   if (request.seed().size() < kMinSeedBytes || request.seed().size() > kMaxSeedBytes) {
@@ -64,7 +63,7 @@ Result<void> InPart(std::string_view part, Result<void> result) {
 
 }  // namespace
 
-Result<void> KeptFile::Open(const GuestSystem& system) {
+Result<std::int64_t> KeptFile::Open(const GuestSystem& system) {
   struct stat info{};
   if (!fd_ || Look(fd_.get(), info) != 0 || info.st_nlink == 0) {
     ASSIGN_OR_RETURN(fd_, system.OpenFile(path_));
@@ -72,18 +71,17 @@ Result<void> KeptFile::Open(const GuestSystem& system) {
       return ErrnoError(errno, "looking at " + std::string(path_));
     }
   }
-  size_ = info.st_size;
-  return {};
+  return info.st_size;
 }
 
 Result<void> KeptFile::Write(const GuestSystem& system, std::string_view text) {
-  RETURN_IF_ERROR(Open(system));
+  ASSIGN_OR_RETURN(const std::int64_t before, Open(system));
   // Not emptied first: the guest would give the page back, and clear another one.
   const auto size = static_cast<ssize_t>(text.size());
   if (::pwrite(fd_.get(), text.data(), text.size(), 0) != size) {
     return ErrnoError(errno, "writing " + std::string(path_));
   }
-  if (size < size_ && ::ftruncate(fd_.get(), size) != 0) {
+  if (size < before && ::ftruncate(fd_.get(), size) != 0) {
     return ErrnoError(errno, "shortening " + std::string(path_));
   }
   return {};
@@ -97,7 +95,7 @@ void Personalizer::Prepare() {
 
 Result<void> Personalizer::ShowBootId(std::string_view id) {
   RETURN_IF_ERROR(boot_id_.Write(system_, std::string(id) + "\n"));
-  if (!boot_id_shown_) RETURN_IF_ERROR(system_.BindOver(kOurBootId, kBootId));
+  if (!boot_id_shown_) RETURN_IF_ERROR(system_.BindOver(boot_id_.path(), kBootId));
   boot_id_shown_ = true;
   return {};
 }

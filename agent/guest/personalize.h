@@ -21,14 +21,14 @@ namespace hatchery::agent::guest {
 class KeptFile {
  public:
   explicit KeptFile(std::string_view path) : path_(path) {}
-  // Opens it where need be, and changes nothing.
-  Result<void> Open(const GuestSystem& system);
+  // Opens it where need be, and changes nothing; returns its size.
+  Result<std::int64_t> Open(const GuestSystem& system);
   Result<void> Write(const GuestSystem& system, std::string_view text);
+  std::string_view path() const { return path_; }
 
  private:
   const std::string_view path_;
   UniqueFd fd_;
-  std::int64_t size_ = 0;
 };
 
 class Personalizer {
