@@ -5,14 +5,12 @@ namespace hatchery::bench {
 
 namespace {
 
-void Describe(Recorder& r, const Setup& setup, const BurstPlan& plan, std::size_t at_once) {
+void Describe(Recorder& r, const BurstPlan& plan, std::size_t at_once) {
   const std::string size = std::to_string(plan.size);
   const std::string together = std::to_string(at_once) + " at a time";
   r.Parameter("size", size);
   r.Parameter("rounds", std::to_string(plan.rounds));
   r.Parameter("singles", std::to_string(plan.singles));
-  r.Parameter("vcpus", std::to_string(setup.vcpus));
-  r.Parameter("memory", ToString(setup.memory));
   r.Note("in each round, in turn: single acquires on the full pool, " + size +
          " acquires at once on the full pool, and " + size + " bare QEMUs started " + together +
          ", as many as the refill makes clones");
@@ -109,7 +107,7 @@ Result<Section> MeasureBurst(const Setup& setup, const BurstPlan& plan) {
   if (plan.rounds < 1) return InvalidArgument("rounds", "must be at least 1");
   const std::size_t at_once = RefillConcurrency();
   Recorder recorder("burst");
-  Describe(recorder, setup, plan, at_once);
+  Describe(recorder, plan, at_once);
   return OnHost(setup, std::move(recorder),
                 [&](Host& host, Recorder& r) { return Bursts(plan, at_once, host, r).Go(); });
 }

@@ -271,8 +271,6 @@ Result<Section> MeasureColdStart(const Setup& setup, const ColdStartPlan& plan) 
   recorder.Parameter("cold_boots", std::to_string(plan.cold_boots));
   recorder.Parameter("warm_ups", std::to_string(plan.warm_ups));
   recorder.Parameter("burst", std::to_string(plan.burst));
-  recorder.Parameter("vcpus", std::to_string(setup.vcpus));
-  recorder.Parameter("memory", ToString(setup.memory));
   recorder.Note(
       "rounds of one bare QEMU, one clone on demand and one acquire of each kind, cold boots "
       "spread "

@@ -263,8 +263,6 @@ Result<Section> MeasureDensity(const Setup& setup, const DensityPlan& plan) {
   recorder.Parameter("max_vms", std::to_string(plan.max_vms));
   recorder.Parameter("step", std::to_string(plan.step));
   recorder.Parameter("cold_boots", std::to_string(plan.cold_boots));
-  recorder.Parameter("vcpus", std::to_string(setup.vcpus));
-  recorder.Parameter("memory", ToString(setup.memory));
   recorder.Note(
       "private memory: Private_Clean + Private_Dirty of smaps_rollup; the template, which all "
       "share, "

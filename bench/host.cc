@@ -55,6 +55,8 @@ std::size_t RefillConcurrency() { return std::max(1u, std::thread::hardware_conc
 
 Result<Section> OnHost(const Setup& setup, Recorder recorder,
                        const std::function<Result<void>(Host&, Recorder&)>& measure) {
+  recorder.Parameter("vcpus", std::to_string(setup.vcpus));
+  recorder.Parameter("memory", ToString(setup.memory));
   // An interrupt between two steps must not leave anything behind either.
   const cli::Interrupt::Scope hold(setup.interrupt, [] {});
   ASSIGN_OR_RETURN(TempDir scratch, TempDir::Create(fs::temp_directory_path(), "hatchery-bench-"));

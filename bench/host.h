@@ -70,8 +70,9 @@ class Guest {
 std::size_t RefillConcurrency();
 
 // A benchmark on a Host: starts one, lets `measure` record into `recorder`, ends it, and answers
-// with what was recorded. `measure` returns an error only where it cannot go on at all. An error,
-// too, if what was started could not be ended; kCancelled after an interrupt.
+// with what was recorded, the template's size among the parameters. `measure` returns an error only
+// where it cannot go on at all. An error, too, if what was started could not be ended; kCancelled
+// after an interrupt.
 Result<Section> OnHost(const Setup& setup, Recorder recorder,
                        const std::function<Result<void>(Host&, Recorder&)>& measure);
 

@@ -12,14 +12,12 @@ constexpr std::uint32_t kPool = 1;
 // Of the memory that a guest has, its kernel takes a part before it counts the total.
 constexpr double kUsable = 0.8;
 
-void Describe(Recorder& r, const Setup& setup, const ResizePlan& plan) {
+void Describe(Recorder& r, const ResizePlan& plan) {
   const std::string more = "+" + std::to_string(plan.vcpus) + " vCPU +" + ToString(plan.memory);
   r.Parameter("samples", std::to_string(plan.samples));
   r.Parameter("warm_ups", std::to_string(plan.warm_ups));
   r.Parameter("add_vcpus", std::to_string(plan.vcpus));
   r.Parameter("add_memory", ToString(plan.memory));
-  r.Parameter("vcpus", std::to_string(setup.vcpus));
-  r.Parameter("memory", ToString(setup.memory));
   r.Note("in turn: an acquire with " + more +
          " until the guest has them online (its agent confirms; a command in the guest then counts "
          "them), one that does not wait for the guest, the bare device_add of the same, and an "
@@ -173,7 +171,7 @@ Result<Section> MeasureResize(const Setup& setup, const ResizePlan& plan) {
     return InvalidArgument("vcpus", "nothing to add: neither vCPUs nor memory");
   }
   Recorder recorder("resize");
-  Describe(recorder, setup, plan);
+  Describe(recorder, plan);
   return OnHost(setup, std::move(recorder),
                 [&](Host& host, Recorder& r) { return Resize(plan, host, r).Go(); });
 }

@@ -8,6 +8,7 @@
 #include "bench/benchmark.h"
 #include "bench/daemon.h"
 #include "bench/rpc_clients.h"
+#include "bench/served.h"
 #include "bench/statistics.h"
 
 namespace hatchery::bench {
@@ -19,8 +20,6 @@ constexpr int kRounds = 10;
 constexpr int kWarmUpRounds = 1;
 // How often acquires without a pause go through the pool.
 constexpr std::uint32_t kTurnovers = 3;
-constexpr auto kTemplateTimeout = std::chrono::minutes(1);
-constexpr auto kFillTimeout = std::chrono::minutes(3);
 
 // Issue 3's figures.
 constexpr double kLatencyLimit = 1.4;
@@ -97,10 +96,12 @@ class RpcBenchmark {
   }
 
   Result<void> Measure(Daemon& daemon, const std::filesystem::path& socket) {
-    daemon_ = &daemon;
+    Served served(io_, setup_.interrupt, daemon.client());
+    served_ = &served;
     RpcClients clients(socket, std::ranges::max(plan_.concurrency));
     clients_ = &clients;
-    RETURN_IF_ERROR(MakeTemplate());
+    ASSIGN_OR_RETURN(const v1::Template made, served.MakeTemplate(sizes_));
+    setup_.environment.template_digest = made.digest();
     RETURN_IF_ERROR(MeasureLevels());
     RETURN_IF_ERROR(MeasureRates());
     RETURN_IF_ERROR(MeasurePools());
@@ -108,27 +109,7 @@ class RpcBenchmark {
     return {};
   }
 
-  Result<void> MakeTemplate() {
-    v1::InitRequest request;
-    request.set_pool_target(0);
-    return daemon_->client().Stream(daemon_->client().factory(), &v1::Factory::Stub::Init, request,
-                                    [this](const v1::InitResponse& response) {
-                                      if (!response.has_result()) return;
-                                      setup_.environment.template_digest =
-                                          response.result().template_info().digest();
-                                    },
-                                    {.timeout = kTemplateTimeout});
-  }
-
-  // Returns when the pool is full.
-  Result<void> Fill(std::uint32_t size) {
-    v1::SetPoolRequest request;
-    request.set_target(size);
-    request.set_wait(true);
-    return daemon_->client().Stream(daemon_->client().factory(), &v1::Factory::Stub::SetPool,
-                                    request, [](const v1::SetPoolResponse&) {},
-                                    {.timeout = kFillTimeout});
-  }
+  Result<void> Fill(std::uint32_t size) { return served_->FillPool(sizes_, size); }
 
   Result<void> CheckGoesOn() const {
     if (stop_()) return Cancelled("interrupted");
@@ -413,9 +394,10 @@ class RpcBenchmark {
 
   const Setup& setup_;
   const RpcPlan& plan_;
+  const Sizes sizes_{setup_.vcpus, setup_.memory};
   const std::function<bool()> stop_;
   asio::io_context io_;
-  Daemon* daemon_ = nullptr;
+  Served* served_ = nullptr;
   RpcClients* clients_ = nullptr;
   double peak_ = 0;
   std::vector<double> rates_;
