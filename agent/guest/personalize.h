@@ -1,7 +1,7 @@
 // Makes a clone different from its siblings: Personalize of proto/hatchery/agent/v1/guest.proto.
 //
-// The files that it writes stay open. A clone is personalised twice, first in rehearsal and then,
-// while somebody waits, for its caller; opening five paths anew was most of what the guest did
+// The files that it writes stay open. A clone is personalised in rehearsal first and then, while
+// somebody waits, for its caller; opening five paths anew was most of what the guest did
 // then. Loop thread only.
 #pragma once
 
