@@ -45,6 +45,19 @@ std::unexpected<Error> NotFound(std::string message) {
 std::unexpected<Error> AlreadyExists(std::string message) {
   return MakeError(Code::kAlreadyExists, std::move(message));
 }
+std::unexpected<Error> ResourceExhausted(std::string message,
+                                         std::chrono::milliseconds retry_after) {
+  return std::unexpected(Error{Code::kResourceExhausted, std::move(message), {}, retry_after});
+}
+std::unexpected<Error> Unavailable(std::string message, std::chrono::milliseconds retry_after) {
+  return std::unexpected(Error{Code::kUnavailable, std::move(message), {}, retry_after});
+}
+std::unexpected<Error> OutOfRange(std::string message) {
+  return MakeError(Code::kOutOfRange, std::move(message));
+}
+std::unexpected<Error> PermissionDenied(std::string message) {
+  return MakeError(Code::kPermissionDenied, std::move(message));
+}
 std::unexpected<Error> ResourceExhausted(std::string message) {
   return MakeError(Code::kResourceExhausted, std::move(message));
 }

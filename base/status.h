@@ -6,6 +6,7 @@
 // threads.
 #pragma once
 
+#include <chrono>
 #include <expected>
 #include <string>
 #include <string_view>
@@ -41,6 +42,9 @@ struct Error {
   // The offending field of the caller's request, by its name in the request ("memory_mib"), or
   // empty. Set with kInvalidArgument; the gRPC edge sends it as a google.rpc.BadRequest violation.
   std::string field = {};
+  // When it makes sense to try again; 0: not known. Set with kResourceExhausted and kUnavailable;
+  // the gRPC edge sends it as a google.rpc.RetryInfo.
+  std::chrono::milliseconds retry_after = {};
 };
 
 template <class T>
@@ -57,6 +61,12 @@ std::unexpected<Error> DeadlineExceeded(std::string message);
 std::unexpected<Error> NotFound(std::string message);
 std::unexpected<Error> AlreadyExists(std::string message);
 std::unexpected<Error> ResourceExhausted(std::string message);
+// With a hint when to try again.
+std::unexpected<Error> ResourceExhausted(std::string message,
+                                         std::chrono::milliseconds retry_after);
+std::unexpected<Error> Unavailable(std::string message, std::chrono::milliseconds retry_after);
+std::unexpected<Error> OutOfRange(std::string message);
+std::unexpected<Error> PermissionDenied(std::string message);
 std::unexpected<Error> FailedPrecondition(std::string message);
 std::unexpected<Error> Unimplemented(std::string message);
 std::unexpected<Error> Internal(std::string message);

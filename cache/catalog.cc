@@ -130,7 +130,7 @@ Result<void> Catalog::Point(const std::string& name,
   record.set_name(name);
   record.set_digest(digest.str());
   record.set_updated_unix_ns(UnixNanos(clock_.Now()));
-  RecordBatch batch;
+  RecordBatch batch(WritePoint::kTemplateNamed);
   batch.Put(record);
   RETURN_IF_ERROR(batch.Commit(store_, Durability::kHost));
   const auto old = names_.find(name);
@@ -259,7 +259,7 @@ Task<void> Catalog::Delete(const std::string& name) {
     co_return FailedPrecondition("template '" + name + "' has " + std::to_string(clones) +
                                  " VMs; release them, or drain it with --drain");
   }
-  RecordBatch batch;
+  RecordBatch batch(WritePoint::kTemplateForgotten);
   batch.DeleteTemplateName(name);
   CO_RETURN_IF_ERROR(batch.Commit(store_, Durability::kHost));
   names_.erase(name);

@@ -23,6 +23,7 @@ enum class Table : char {
   kVms = 'v',
   kLeases = 'l',
   kRequests = 'r',
+  kEvents = 'e',
 };
 
 // What a write must survive. A VM dies with its host, so a record of it need only survive the
@@ -45,6 +46,8 @@ class KvStore {
       std::string value;
     };
     const std::vector<Change>& changes() const { return changes_; }
+    // Which change of state this is, for people and for tests that fail one of them.
+    std::string_view label;
 
    private:
     std::vector<Change> changes_;

@@ -65,7 +65,7 @@ Leases::Leases(Executor executor, KvStore& store, factory::Factory& factory, Cat
       assigning_(executor, settings.parallel_acquires) {}
 
 void Leases::Restore(const std::vector<record::RequestRecord>& requests) {
-  RecordBatch batch;
+  RecordBatch batch(WritePoint::kRequestsRestored);
   const auto now = UnixNanos(clock_.Now());
   for (auto r : requests) {
     const RequestId id(r.request_id());
@@ -277,8 +277,8 @@ void Leases::Undelivered(const VmPtr& vm) {
 
 void Leases::ForgetRequest(const RequestId& id) {
   requests_.erase(id);
-  RecordBatch batch;
-  batch.DeleteRequest(id);
+  RecordBatch batch(WritePoint::kRequestForgotten);
+  batch.DeleteRequest(id.str());
   if (auto written = batch.Commit(store_); !written) {
     log::Error({.request = id.str()}, "forgetting a request: " + ToString(written.error()));
   }
@@ -325,7 +325,7 @@ void Leases::OnVmGone(const VmEntry& vm) {
   auto& request = found->second.record;
   if (request.vm_id() != vm.record.id()) return;
   request.set_ended_unix_ns(UnixNanos(clock_.Now()));
-  RecordBatch batch;
+  RecordBatch batch(WritePoint::kRequestClosed);
   batch.Put(request);
   ended_.push_back(vm.request);
   ForgetOldRequests(batch);
@@ -341,7 +341,7 @@ void Leases::ForgetOldRequests(RecordBatch& batch) {
     const bool ended = found != requests_.end() && found->second.record.ended_unix_ns() != 0;
     if (ended && now - found->second.record.ended_unix_ns() <= kRememberEnded.count()) return;
     if (ended) {
-      batch.DeleteRequest(ended_.front());
+      batch.DeleteRequest(ended_.front().str());
       requests_.erase(found);
     }
     ended_.pop_front();

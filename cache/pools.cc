@@ -151,7 +151,7 @@ Task<std::string> Pools::Set(const std::string& template_name, std::optional<std
     CO_RETURN_IF_ERROR(Erase(key));
     co_return key;
   }
-  RecordBatch batch;
+  RecordBatch batch(WritePoint::kPoolSet);
   batch.Put(record);
   CO_RETURN_IF_ERROR(batch.Commit(store_, Durability::kHost));
   auto& pool = pools_[key];
@@ -165,7 +165,7 @@ Task<std::string> Pools::Set(const std::string& template_name, std::optional<std
 Result<void> Pools::Erase(const std::string& key) {
   const auto found = pools_.find(key);
   if (found == pools_.end()) return {};
-  RecordBatch batch;
+  RecordBatch batch(WritePoint::kPoolErased);
   const auto pool = found->second;
   batch.DeletePool(pool->record);
   RETURN_IF_ERROR(batch.Commit(store_, DurabilityOf(pool->record)));
@@ -379,7 +379,7 @@ void Pools::Refit(const std::string& name, const tmpl::Shape& shape) {
       if (there) record.set_target(std::max(record.target(), there->record.target()));
       if (!there) there = std::make_shared<Pool>(executor_, record);
       there->record = record;
-      RecordBatch batch;
+      RecordBatch batch(WritePoint::kPoolRefitted);
       batch.Put(record);
       moved = batch.Commit(store_, Durability::kHost);
     } else if (moved) {
@@ -422,7 +422,7 @@ void Pools::SetLearned(const PooledShape& shape, std::uint32_t target) {
       return popular_.Forget(shape);
     }
   }
-  RecordBatch batch;
+  RecordBatch batch(WritePoint::kPoolLearned);
   batch.Put(record);
   if (auto written = batch.Commit(store_, DurabilityOf(record)); !written) {
     return log::Error({.tmpl = shape.template_name},

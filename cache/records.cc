@@ -18,6 +18,13 @@ Result<void> ReadTable(const KvStore& store, Table table, std::vector<Record>& o
   return {};
 }
 
+// In the order of the numbers.
+std::string EventKey(std::uint64_t revision) {
+  constexpr std::size_t kDigits = 20;
+  const std::string digits = std::to_string(revision);
+  return std::string(kDigits - digits.size(), '0') + digits;
+}
+
 }  // namespace
 
 Result<StoredState> LoadRecords(const KvStore& store) {
@@ -27,7 +34,44 @@ Result<StoredState> LoadRecords(const KvStore& store) {
   RETURN_IF_ERROR(ReadTable(store, Table::kVms, state.vms));
   RETURN_IF_ERROR(ReadTable(store, Table::kLeases, state.leases));
   RETURN_IF_ERROR(ReadTable(store, Table::kRequests, state.requests));
+  RETURN_IF_ERROR(ReadTable(store, Table::kEvents, state.events));
   return state;
+}
+
+std::string_view Name(WritePoint point) {
+  switch (point) {
+    case WritePoint::kTemplateNamed: return "template-named";
+    case WritePoint::kTemplateForgotten: return "template-forgotten";
+    case WritePoint::kPoolSet: return "pool-set";
+    case WritePoint::kPoolErased: return "pool-erased";
+    case WritePoint::kPoolRefitted: return "pool-refitted";
+    case WritePoint::kPoolLearned: return "pool-learned";
+    case WritePoint::kBuildBegun: return "build-begun";
+    case WritePoint::kBuildEnded: return "build-ended";
+    case WritePoint::kVmSpawning: return "vm-spawning";
+    case WritePoint::kVmLoaded: return "vm-loaded";
+    case WritePoint::kVmWarming: return "vm-warming";
+    case WritePoint::kVmWarm: return "vm-warm";
+    case WritePoint::kVmAssigned: return "vm-assigned";
+    case WritePoint::kVmUpdated: return "vm-updated";
+    case WritePoint::kVmReleased: return "vm-released";
+    case WritePoint::kVmFailed: return "vm-failed";
+    case WritePoint::kVmForgotten: return "vm-forgotten";
+    case WritePoint::kVmNotTakenOver: return "vm-not-taken-over";
+    case WritePoint::kLeasesSwept: return "leases-swept";
+    case WritePoint::kLeaseRenewed: return "lease-renewed";
+    case WritePoint::kLeaseLapsed: return "lease-lapsed";
+    case WritePoint::kRequestsRestored: return "requests-restored";
+    case WritePoint::kRequestForgotten: return "request-forgotten";
+    case WritePoint::kRequestClosed: return "request-closed";
+    case WritePoint::kHealthChanged: return "health-changed";
+    case WritePoint::kEventsDropped: return "events-dropped";
+  }
+  return "unknown";
+}
+
+std::string RequestKey(const std::string& tenant, const RequestId& id) {
+  return tenant.empty() ? id.str() : tenant + "/" + id.str();
 }
 
 std::string PoolKey(const record::PoolRecord& r) {
@@ -48,7 +92,7 @@ void RecordBatch::Put(const record::LeaseRecord& r) {
   batch_.Put(Table::kLeases, r.id(), r.SerializeAsString());
 }
 void RecordBatch::Put(const record::RequestRecord& r) {
-  batch_.Put(Table::kRequests, r.request_id(), r.SerializeAsString());
+  batch_.Put(Table::kRequests, RequestKey(r), r.SerializeAsString());
 }
 void RecordBatch::DeleteTemplateName(std::string_view name) {
   batch_.Delete(Table::kTemplateNames, name);
@@ -58,10 +102,17 @@ void RecordBatch::DeletePool(const record::PoolRecord& r) {
 }
 void RecordBatch::DeleteVm(const VmId& id) { batch_.Delete(Table::kVms, id.str()); }
 void RecordBatch::DeleteLease(const LeaseId& id) { batch_.Delete(Table::kLeases, id.str()); }
-void RecordBatch::DeleteRequest(const RequestId& id) { batch_.Delete(Table::kRequests, id.str()); }
+void RecordBatch::DeleteRequest(const std::string& key) { batch_.Delete(Table::kRequests, key); }
+void RecordBatch::Put(const record::EventRecord& r) {
+  batch_.Put(Table::kEvents, EventKey(r.revision()), r.SerializeAsString());
+}
+void RecordBatch::DeleteEvent(std::uint64_t revision) {
+  batch_.Delete(Table::kEvents, EventKey(revision));
+}
 
 Result<void> RecordBatch::Commit(KvStore& store, Durability durability) {
   auto batch = std::exchange(batch_, {});
+  batch.label = Name(point_);
   if (batch.changes().empty()) return {};
   return store.Write(batch, durability);
 }

@@ -60,18 +60,18 @@ Task<void> Cache::Recover(Deadline deadline) {
       continue;
     }
     log::Info({.vm = id}, "not taken over: " + ToString(taken.error()));
-    RecordBatch batch;
+    RecordBatch batch(WritePoint::kVmNotTakenOver);
     batch.DeleteVm(VmId(id));
     if (lease && !IsConfirmed(vm)) {
       // Its acquire was never answered: a retry is served anew.
-      batch.DeleteRequest(RequestId(lease->request_id()));
+      batch.DeleteRequest(RequestKey(lease->tenant(), RequestId(lease->request_id())));
       std::erase_if(state.requests, [&](const auto& request) {
         return request.request_id() == lease->request_id();
       });
     }
     CO_RETURN_IF_ERROR(batch.Commit(deps_.store));
   }
-  RecordBatch batch;
+  RecordBatch batch(WritePoint::kLeasesSwept);
   for (const auto& [id, lease] : leases) batch.DeleteLease(LeaseId(id));
   CO_RETURN_IF_ERROR(batch.Commit(deps_.store));
   leases_.Restore(state.requests);

@@ -11,6 +11,24 @@ namespace {
 constexpr auto kDestroyDeadline = std::chrono::minutes(10);
 constexpr auto kTailInLog = Bytes::KiB(1);
 
+// The write by which a VM enters `phase`.
+WritePoint PointOf(Phase phase) {
+  switch (phase) {
+    case record::VM_PHASE_LOADED: return WritePoint::kVmLoaded;
+    case record::VM_PHASE_WARMING: return WritePoint::kVmWarming;
+    case record::VM_PHASE_WARM: return WritePoint::kVmWarm;
+    case record::VM_PHASE_ASSIGNED: return WritePoint::kVmAssigned;
+    case record::VM_PHASE_RELEASED: return WritePoint::kVmReleased;
+    case record::VM_PHASE_FAILED: return WritePoint::kVmFailed;
+    case record::VM_PHASE_BOOTING: return WritePoint::kBuildBegun;
+    case record::VM_PHASE_SPAWNING:
+    case record::VM_PHASE_UNSPECIFIED:
+    case record::VmPhase_INT_MIN_SENTINEL_DO_NOT_USE_:
+    case record::VmPhase_INT_MAX_SENTINEL_DO_NOT_USE_: return WritePoint::kVmSpawning;
+  }
+  return WritePoint::kVmSpawning;
+}
+
 }  // namespace
 
 std::string_view PhaseName(Phase phase) {
@@ -77,7 +95,7 @@ Result<void> Vms::Enter(VmEntry& vm, Phase phase) {
   }
   const Phase before = vm.phase();
   vm.record.set_phase(phase);
-  RecordBatch batch;
+  RecordBatch batch(PointOf(phase));
   batch.Put(vm.record);
   auto written = batch.Commit(store_);
   if (!written) {
@@ -100,7 +118,7 @@ Task<VmPtr> Vms::Hatch(HatchRequest request, Deadline deadline) {
   record.set_host_boot_id(host_boot_id_);
   record.set_created_unix_ns(UnixNanos(clock_.Now()));
   record.set_pool_key(request.pool_key);
-  RecordBatch batch;
+  RecordBatch batch(WritePoint::kVmSpawning);
   batch.Put(record);
   CO_RETURN_IF_ERROR(batch.Commit(store_));
 
@@ -150,7 +168,7 @@ Result<void> Vms::Assign(VmEntry& vm, const record::LeaseRecord& lease,
   record::VmRecord assigned = vm.record;
   assigned.set_phase(record::VM_PHASE_ASSIGNED);
   assigned.set_lease_id(lease.id());
-  RecordBatch batch;
+  RecordBatch batch(WritePoint::kVmAssigned);
   batch.Put(assigned);
   batch.Put(lease);
   if (request) batch.Put(*request);
@@ -165,7 +183,7 @@ Result<void> Vms::Assign(VmEntry& vm, const record::LeaseRecord& lease,
 
 Result<void> Vms::Update(VmEntry& vm) {
   vm.record.set_handle(vm.machine->vm->Handle());
-  RecordBatch batch;
+  RecordBatch batch(WritePoint::kVmUpdated);
   batch.Put(vm.record);
   return batch.Commit(store_);
 }
@@ -192,7 +210,7 @@ void Vms::End(const VmPtr& vm, Phase phase, std::string_view reason) {
     if (--leased->second == 0) leased_.erase(leased);
   }
   vm->record.set_phase(phase);
-  RecordBatch batch;
+  RecordBatch batch(PointOf(phase));
   batch.Put(vm->record);
   if (!vm->record.lease_id().empty()) batch.DeleteLease(LeaseId(vm->record.lease_id()));
   if (auto written = batch.Commit(store_); !written) {
@@ -226,7 +244,7 @@ asio::awaitable<void> Vms::Destroy(VmPtr vm) {
 }
 
 void Vms::Forget(const VmPtr& vm) {
-  RecordBatch batch;
+  RecordBatch batch(WritePoint::kVmForgotten);
   batch.DeleteVm(vm->id());
   if (auto written = batch.Commit(store_); !written) {
     log::Error({.vm = vm->record.id()}, "forgetting a VM: " + ToString(written.error()));
@@ -240,7 +258,7 @@ void Vms::Forget(const VmPtr& vm) {
 }
 
 Vms::BuildRecord::~BuildRecord() {
-  RecordBatch batch;
+  RecordBatch batch(WritePoint::kBuildEnded);
   batch.DeleteVm(id_);
   if (auto written = batch.Commit(store_); !written) {
     log::Error({.vm = id_.str()}, "forgetting a build: " + ToString(written.error()));
@@ -255,7 +273,7 @@ Result<std::unique_ptr<Vms::BuildRecord>> Vms::BeginBuild(const std::string& tem
   record.set_template_name(template_name);
   record.set_host_boot_id(host_boot_id_);
   record.set_created_unix_ns(UnixNanos(clock_.Now()));
-  RecordBatch batch;
+  RecordBatch batch(WritePoint::kBuildBegun);
   batch.Put(record);
   RETURN_IF_ERROR(batch.Commit(store_));
   return std::unique_ptr<BuildRecord>(new BuildRecord(store_, VmId(record.id())));

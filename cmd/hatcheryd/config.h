@@ -30,6 +30,18 @@ struct Config {
   std::string endpoint;  // empty: see SocketPath()
   unsigned socket_mode = 0660;
 
+  // Lists, in the form of hatchery.toml; cache/access.h reads them.
+  struct {
+    std::string read = "*";
+    std::string acquire = "*";
+    std::string administer;
+  } access;
+
+  struct {
+    std::string listen;  // empty: no TCP
+    std::filesystem::path certificate, key, client_ca;
+  } tls;
+
   struct {
     log::Level level = log::Level::kInfo;
     log::Format format = log::Format::kText;
@@ -46,6 +58,15 @@ struct Config {
     bool zygote = true;
     Bytes tb_size = Bytes::MiB(32);
   } qemu;
+
+  // How VMMs are kept apart from the host and from each other.
+  struct {
+    std::string uids = "auto";
+    std::string cgroup = "auto";
+    Bytes memory_overhead = Bytes::MiB(512);
+    std::uint32_t pids = 512;
+    Bytes console = Bytes::MiB(4);
+  } vmm;
 
   struct {
     std::filesystem::path image_dir;  // empty: see ImageDir()
@@ -81,7 +102,28 @@ struct Config {
     std::uint32_t parallel = 0;  // 0: two per CPU of the host
     std::chrono::nanoseconds timeout = std::chrono::seconds(10);
     std::chrono::nanoseconds personalize_timeout = std::chrono::seconds(2);
+    std::uint32_t waiting = 1000;
   } acquire;
+
+  struct {
+    std::chrono::nanoseconds grace = std::chrono::seconds(10);
+    std::chrono::nanoseconds longest_ttl{};  // 0: no limit
+  } lease;
+
+  struct {
+    Bytes host_reserve = Bytes::MiB(512);  // 0: memory is not accounted
+    std::uint32_t growth_percent = 100;
+    std::uint32_t tenant_leases = 0, tenant_vcpus = 0;  // 0: no limit
+    Bytes tenant_memory;                                // likewise
+  } limits;
+
+  struct {
+    std::chrono::nanoseconds agent_interval = std::chrono::seconds(10);  // 0: never
+    std::chrono::nanoseconds agent_timeout = std::chrono::seconds(5);
+    std::chrono::nanoseconds end_silent_after{};  // 0: never
+    std::uint32_t quarantine_after = 5;
+    std::uint32_t events = 10'000;
+  } health;
 
   struct {
     OnStop warm = OnStop::kDestroy;

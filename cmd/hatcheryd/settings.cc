@@ -7,151 +7,11 @@
 #include <utility>
 
 #include "base/files.h"
-#include "cmd/duration.h"
+#include "cmd/hatcheryd/setting_makers.h"
 
 namespace hatchery::daemon {
 
 namespace {
-
-using std::chrono::nanoseconds;
-
-std::unexpected<Error> Bad(std::string why) {
-  return MakeError(Code::kInvalidArgument, std::move(why));
-}
-
-// The makers below tie one field of Config to its text. `field` gives a reference to it.
-
-template <class Field>
-Setting Text(std::string section, std::string key, std::string help, Field field) {
-  return {section,
-          key,
-          Kind::kText,
-          help,
-          [field](Config& config, const std::string& text) -> Result<void> {
-            field(config) = text;
-            return {};
-          },
-          [field](const Config& config) -> std::string { return field(config); }};
-}
-
-template <class Field>
-Setting Number(std::string section, std::string key, std::string help, std::uint32_t least,
-               std::uint32_t most, Field field) {
-  return {section,
-          key,
-          Kind::kInteger,
-          help,
-          [=](Config& config, const std::string& text) -> Result<void> {
-            std::int64_t number = 0;
-            const char* const last = text.data() + text.size();
-            const auto [end, error] = std::from_chars(text.data(), last, number);
-            if (error != std::errc() || end != last || number < least || number > most) {
-              return Bad("'" + text + "' is not a whole number from " + std::to_string(least) +
-                         " to " + std::to_string(most));
-            }
-            field(config) = static_cast<std::uint32_t>(number);
-            return {};
-          },
-          [field](const Config& config) { return std::to_string(field(config)); }};
-}
-
-template <class Field>
-Setting Boolean(std::string section, std::string key, std::string help, Field field) {
-  return {section,
-          key,
-          Kind::kBoolean,
-          help,
-          [field](Config& config, const std::string& text) -> Result<void> {
-            if (text != "true" && text != "false") {
-              return Bad("'" + text + "' is neither true nor false");
-            }
-            field(config) = text == "true";
-            return {};
-          },
-          [field](const Config& config) { return field(config) ? "true" : "false"; }};
-}
-
-template <class Field>
-Setting Size(std::string section, std::string key, std::string help, Bytes unit, Bytes least,
-             Bytes most, Field field) {
-  return {
-      section,
-      key,
-      Kind::kText,
-      help,
-      [=](Config& config, const std::string& text) -> Result<void> {
-        ASSIGN_OR_RETURN(const Bytes size, ParseBytes(text));
-        if (size < least || size > most) {
-          return Bad("'" + text + "' is not between " + ToString(least) + " and " + ToString(most));
-        }
-        if (!size.IsMultipleOf(unit)) {
-          return Bad("'" + text + "' is not a multiple of " + ToString(unit));
-        }
-        field(config) = size;
-        return {};
-      },
-      [field](const Config& config) {
-        std::string text = ToString(field(config));
-        std::erase(text, ' ');
-        return text;
-      }};
-}
-
-template <class Field>
-Setting Duration(std::string section, std::string key, std::string help, nanoseconds least,
-                 nanoseconds most, Field field) {
-  return {section,
-          key,
-          Kind::kText,
-          help,
-          [=](Config& config, const std::string& text) -> Result<void> {
-            ASSIGN_OR_RETURN(const nanoseconds duration, ParseDuration(text));
-            if (duration < least || duration > most) {
-              return Bad("'" + text + "' is not between " + hatchery::ToString(least) + " and " +
-                         hatchery::ToString(most));
-            }
-            field(config) = duration;
-            return {};
-          },
-          [field](const Config& config) { return hatchery::ToString(field(config)); }};
-}
-
-template <class T, class Field>
-Setting Choice(std::string section, std::string key, std::string help,
-               std::vector<std::pair<std::string, T>> choices, Field field) {
-  return {section,
-          key,
-          Kind::kText,
-          help,
-          [=](Config& config, const std::string& text) -> Result<void> {
-            std::string allowed;
-            for (const auto& [name, value] : choices) {
-              if (text == name) {
-                field(config) = value;
-                return {};
-              }
-              allowed += (allowed.empty() ? "" : ", ") + name;
-            }
-            return Bad("'" + text + "' is none of " + allowed);
-          },
-          [=](const Config& config) -> std::string {
-            for (const auto& [name, value] : choices) {
-              if (field(config) == value) return name;
-            }
-            return {};
-          }};
-}
-
-// A path, made absolute when it is set: the daemon works from "/".
-template <class Field>
-Setting Path(std::string section, std::string key, std::string help, Field field) {
-  Setting setting = Text(section, key, help, field);
-  setting.set = [=](Config& config, const std::string& text) -> Result<void> {
-    field(config) = text.empty() ? fs::path() : fs::absolute(text).lexically_normal();
-    return {};
-  };
-  return setting;
-}
 
 Setting Endpoint() {
   Setting setting = Path("", "endpoint",
@@ -177,25 +37,27 @@ Setting Endpoint() {
 }
 
 Setting SocketMode() {
-  return {"",
-          "socket_mode",
-          Kind::kText,
-          "Permissions of the socket, in octal. Whoever can write to it controls the daemon.",
-          [](Config& config, const std::string& text) -> Result<void> {
-            unsigned mode = 0;
-            const char* const last = text.data() + text.size();
-            const auto [end, error] = std::from_chars(text.data(), last, mode, 8);
-            if (error != std::errc() || end != last || mode > 0777) {
-              return Bad("'" + text + "' is not a mode from 0 to 0777");
-            }
-            config.socket_mode = mode;
-            return {};
-          },
-          [](const Config& config) {
-            std::array<char, 8> digits{};
-            const auto end = std::to_chars(digits.begin(), digits.end(), config.socket_mode, 8);
-            return "0" + std::string(digits.begin(), end.ptr);
-          }};
+  return {
+      "",
+      "socket_mode",
+      Kind::kText,
+      "Permissions of the socket, in octal. Who can write to it can call the daemon; what it may\n"
+      "do then is said in [access].",
+      [](Config& config, const std::string& text) -> Result<void> {
+        unsigned mode = 0;
+        const char* const last = text.data() + text.size();
+        const auto [end, error] = std::from_chars(text.data(), last, mode, 8);
+        if (error != std::errc() || end != last || mode > 0777) {
+          return Bad("'" + text + "' is not a mode from 0 to 0777");
+        }
+        config.socket_mode = mode;
+        return {};
+      },
+      [](const Config& config) {
+        std::array<char, 8> digits{};
+        const auto end = std::to_chars(digits.begin(), digits.end(), config.socket_mode, 8);
+        return "0" + std::string(digits.begin(), end.ptr);
+      }};
 }
 
 std::vector<Setting> MakeSettings() {
@@ -213,6 +75,27 @@ std::vector<Setting> MakeSettings() {
            [](auto& c) -> auto& { return c.state_dir; }),
       Endpoint(),
       SocketMode(),
+
+      Text("access", "read",
+           "Who may do what, separated by commas: uid:1000, gid:2000, user:NAME, group:NAME, "
+           "tls:NAME\n"
+           "(the name in a client's certificate), or * for all who can connect. root and the user\n"
+           "that the daemon runs as may do everything. read: look at VMs, templates and pools.\n"
+           "acquire: take VMs, use them, give them back; who may, may also read. administer:\n"
+           "templates, pools and all tenants' VMs; who may, may also acquire.",
+           [](auto& c) -> auto& { return c.access.read; }),
+      Text("access", "acquire", "", [](auto& c) -> auto& { return c.access.acquire; }),
+      Text("access", "administer", "", [](auto& c) -> auto& { return c.access.administer; }),
+
+      Text("tls", "listen",
+           "HOST:PORT to serve on over TCP, too; always with TLS, and only for clients with a\n"
+           "certificate that client_ca has signed. Empty: not at all.",
+           [](auto& c) -> auto& { return c.tls.listen; }),
+      Path("tls", "certificate",
+           "The daemon's own certificate, its key, and who signs clients' (PEM).",
+           [](auto& c) -> auto& { return c.tls.certificate; }),
+      Path("tls", "key", "", [](auto& c) -> auto& { return c.tls.key; }),
+      Path("tls", "client_ca", "", [](auto& c) -> auto& { return c.tls.client_ca; }),
 
       Choice<log::Level>("log", "level", "debug, info, warning or error.",
                          {{"debug", log::Level::kDebug},
@@ -248,6 +131,30 @@ std::vector<Setting> MakeSettings() {
            "The most that translated code may take of one VM's private memory, under TCG.",
            Bytes::MiB(1), Bytes::MiB(1), Bytes::GiB(2),
            [](auto& c) -> auto& { return c.qemu.tb_size; }),
+
+      Text("vmm", "uids",
+           "User ids that VMMs run as, FIRST-LAST, each VM with one of its own; no account may "
+           "have\n"
+           "them. auto: 1879048192-1879113727 when the daemon runs as root, else as the daemon.\n"
+           "none: as the daemon.",
+           [](auto& c) -> auto& { return c.vmm.uids; }),
+      Text(
+          "vmm", "cgroup",
+          "Control group below which each VMM gets its own, with limits on memory, processes and\n"
+          "CPU. auto: \"hatchery\" below the daemon's own, version 1 or 2, where it may; none: no\n"
+          "groups; or a name.",
+          [](auto& c) -> auto& { return c.vmm.cgroup; }),
+      Size("vmm", "memory_overhead",
+           "What a VMM may take beyond its guest's memory before its group's limit ends it.",
+           Bytes::MiB(1), Bytes::MiB(16), Bytes::GiB(64),
+           [](auto& c) -> auto& { return c.vmm.memory_overhead; }),
+      Number("vmm", "pids", "Threads that a VMM may have.", 16, 100'000,
+             [](auto& c) -> auto& { return c.vmm.pids; }),
+      Size("vmm", "console",
+           "How much of what a guest prints is kept; older output is dropped. Guests that print\n"
+           "without end cannot fill the disk.",
+           Bytes::KiB(4), Bytes::KiB(64), Bytes::GiB(1),
+           [](auto& c) -> auto& { return c.vmm.console; }),
 
       Path("guest", "image_dir",
            "The default guest's kernel and initrd (`hatchery image build`).\n"
@@ -327,6 +234,61 @@ std::vector<Setting> MakeSettings() {
                milliseconds(1), hours(1),
                [](auto& c) -> auto& { return c.acquire.personalize_timeout; }),
 
+      Number(
+          "acquire", "waiting",
+          "Acquires that may wait at once, for their turn or for a clone. One more is refused at\n"
+          "once, with a hint when to try again.",
+          1, 1'000'000, [](auto& c) -> auto& { return c.acquire.waiting; }),
+
+      Duration(
+          "lease", "grace",
+          "How long a VM lives on after its lease has run out or the process that holds it has\n"
+          "ended. A renewal, or the same request from a new process, keeps it.",
+          milliseconds(0), hours(24), [](auto& c) -> auto& { return c.lease.grace; }),
+      Duration(
+          "lease", "longest_ttl",
+          "The longest time to live that a lease may be given at once. Leases that would be held\n"
+          "until released get this one, to be renewed. 0s: no limit.",
+          milliseconds(0), hours(24 * 365), [](auto& c) -> auto& { return c.lease.longest_ttl; }),
+
+      Size("limits", "host_reserve",
+           "Memory that stays free for the host. Acquires and clones that would go below it are\n"
+           "refused, and idle VMs are ended. 0B: no accounting.",
+           Bytes::MiB(1), Bytes(0), Bytes::GiB(1 << 20),
+           [](auto& c) -> auto& { return c.limits.host_reserve; }),
+      Number(
+          "limits", "growth_percent",
+          "How much of what leased guests could still grow to is set aside for them, in percent.\n"
+          "100: all of it, so that none can be short; less trusts that not all grow at once.",
+          0, 100, [](auto& c) -> auto& { return c.limits.growth_percent; }),
+      Number("limits", "tenant_leases",
+             "The most that one tenant may hold at once: leases, vCPUs, memory. 0: no limit.", 0,
+             1'000'000, [](auto& c) -> auto& { return c.limits.tenant_leases; }),
+      Number("limits", "tenant_vcpus", "", 0, 1'000'000,
+             [](auto& c) -> auto& { return c.limits.tenant_vcpus; }),
+      Size("limits", "tenant_memory", "", Bytes::MiB(1), Bytes(0), Bytes::GiB(1 << 20),
+           [](auto& c) -> auto& { return c.limits.tenant_memory; }),
+
+      Duration("health", "agent_interval",
+               "How often the agent of each leased VM is asked whether it is there. 0s: never.",
+               milliseconds(0), hours(1), [](auto& c) -> auto& { return c.health.agent_interval; }),
+      Duration("health", "agent_timeout",
+               "How long it may take to answer; two that are missed in a row are reported.",
+               milliseconds(1), hours(1), [](auto& c) -> auto& { return c.health.agent_timeout; }),
+      Duration(
+          "health", "end_silent_after",
+          "End a leased VM whose agent has been silent for so long. 0s: never, only report it.",
+          milliseconds(0), hours(24 * 365),
+          [](auto& c) -> auto& { return c.health.end_silent_after; }),
+      Number(
+          "health", "quarantine_after",
+          "Clones of one template that may fail in a row before it is quarantined: none are made\n"
+          "of it for a while, longer each time, but one now and then to see whether it is well.",
+          1, 1000, [](auto& c) -> auto& { return c.health.quarantine_after; }),
+      Number("health", "events",
+             "How many changes of VMs' states are kept for those who watch and were away.", 100,
+             1'000'000, [](auto& c) -> auto& { return c.health.events; }),
+
       Choice<OnStop>(
           "stop", "warm",
           "When the daemon stops: destroy its warm VMs, or keep them for the next start.\n"
@@ -369,6 +331,13 @@ std::vector<Contradiction> FindContradictions(const Config& config) {
                      "the socket's path " + path +
                          " is longer than the 107 bytes a unix socket "
                          "can have"});
+  }
+  const auto& tls = config.tls;
+  if (!tls.listen.empty() &&
+      (tls.certificate.empty() || tls.key.empty() || tls.client_ca.empty())) {
+    found.push_back({"tls.listen",
+                     "needs tls.certificate, tls.key and tls.client_ca with it: over TCP clients "
+                     "are served only with mutual TLS"});
   }
   if (config.tmpl.vcpus > config.tmpl.max_vcpus) {
     found.push_back({"template.vcpus", std::to_string(config.tmpl.vcpus) +

@@ -42,7 +42,7 @@ TEST_F(RecoveryTest, AnAcquireThatWasCutShortIsNotHandedOut) {
   Die();
   // As it is on record before the guest has confirmed anything.
   cut_short.clear_boot_id();
-  RecordBatch batch;
+  RecordBatch batch(WritePoint::kVmUpdated);
   batch.Put(cut_short);
   ASSERT_TRUE(batch.Commit(outside_.store).has_value());
   Begin();
@@ -81,7 +81,7 @@ TEST_F(RecoveryTest, AHalfMadeCloneLeavesNothing) {
   half.set_id("vm-half");
   half.set_phase(record::VM_PHASE_LOADED);
   half.set_host_boot_id("boot-1");
-  RecordBatch batch;
+  RecordBatch batch(WritePoint::kVmUpdated);
   batch.Put(half);
   ASSERT_TRUE(batch.Commit(outside_.store).has_value());
   ASSERT_TRUE(MakeDirectories(outside_.dir.path() / "vms" / "vm-half").has_value());
@@ -142,7 +142,7 @@ TEST_F(RecoveryTest, AStartThatFailsLeavesTheVmsAsTheyWere) {
   half.set_id("vm-half");
   half.set_phase(record::VM_PHASE_LOADED);
   half.set_host_boot_id("boot-1");
-  RecordBatch batch;
+  RecordBatch batch(WritePoint::kVmUpdated);
   batch.Put(half);
   ASSERT_TRUE(batch.Commit(outside_.store).has_value());
   outside_.store.before_write = [](const KvStore::Batch&) -> Result<void> {
