@@ -49,6 +49,10 @@ struct FakeGuest {
   std::uint32_t present_vcpus = 64;
   Bytes present_memory = Bytes::GiB(64);
   bool prepared_for_save = false;
+  // Commands that run; of those that there are, only "sleep" lasts. It ends when its caller stops
+  // waiting, but in a guest whose agent is too old to know Kill.
+  std::size_t running_commands = 0;
+  bool knows_kill = true;
 };
 
 struct FakeCall {
