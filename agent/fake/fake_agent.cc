@@ -40,7 +40,7 @@ std::string_view MethodName(Method method) {
 }
 
 struct Fault {
-  enum class Kind { kFail, kHang, kGarble, kSkipReseed };
+  enum class Kind { kNone, kFail, kHang, kGarble, kSkipReseed };
   Kind kind = Kind::kFail;
   Error error = {};
 };
@@ -371,6 +371,10 @@ void FakeAgents::SetDelay(Method method, std::chrono::nanoseconds delay) {
   world_->delays[method] = delay;
 }
 
+void FakeAgents::PassNext(Method method, std::size_t times) {
+  world_->Add(method, {Fault::Kind::kNone}, times);
+}
+void FakeAgents::ClearFaults() { world_->faults.clear(); }
 void FakeAgents::FailNext(Method method, Error error, std::size_t times) {
   world_->Add(method, {Fault::Kind::kFail, std::move(error)}, times);
 }

@@ -72,7 +72,9 @@ class FakeAgents final : public Connector {
   // Every later call of `method` takes this long; 0 undoes it.
   void SetDelay(Method method, std::chrono::nanoseconds delay);
 
-  // Faults of the next `times` calls of `method`, on whatever endpoint; several queue up.
+  // Faults of the next `times` calls of `method`, on whatever endpoint; several queue up. PassNext:
+  // none, for the calls before the one that is meant.
+  void PassNext(Method method, std::size_t times);
   void FailNext(Method method, Error error, std::size_t times = 1);
   // No answer until the deadline, a cancellation or the guest's death.
   void HangNext(Method method, std::size_t times = 1);
@@ -80,6 +82,7 @@ class FakeAgents final : public Connector {
   void GarbleNext(Method method, std::size_t times = 1);
   // Personalize only: everything is answered well, but the reseed is not confirmed.
   void SkipReseedNext(std::size_t times = 1);
+  void ClearFaults();
 
   // The guest of an endpoint, made when first named. The reference stays valid.
   FakeGuest& guest(const Endpoint& endpoint);
