@@ -123,6 +123,9 @@ void MakeVm(Outside& outside, hypervisor::Driver& driver, const std::string& id,
 void CheckTogether(Outside& outside, Cache& cache) {
   std::set<std::string> leased;
   for (const auto& [key, value] : outside.store.Scan(Table::kVms).value()) {
+    record::VmRecord vm;
+    Require(vm.ParseFromString(value), "a VM's record can be read");
+    if (vm.id() != key) continue;  // RocksDB's checksums keep such from us
     Require(cache.vms().Find(VmId(key)) != nullptr, "what is on record is known");
     Require(outside.host.Find(VmId(key)) != nullptr, "what is on record is alive");
   }
