@@ -12,8 +12,6 @@ targets=("$@")
 scripts/build.sh fuzz "${targets[@]/#/fuzz_}"
 
 export UBSAN_OPTIONS=print_stacktrace=1
-ASAN_SYMBOLIZER_PATH=$(command -v llvm-symbolizer-19 || true)
-export ASAN_SYMBOLIZER_PATH
 run() {
   local target=$1 log=build/fuzz/$1.log
   mkdir -p "build/fuzz/corpus/$target"
