@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "cache/admission.h"
 #include "cache/catalog.h"
 #include "cache/kv_store.h"
 #include "cache/leases.h"
@@ -29,6 +30,7 @@ struct Dependencies {
   hypervisor::Driver& driver;
   agent::Connector& connector;
   const Clock& clock;
+  HostMemoryReader& host_memory;
   DefaultGuest default_guest;
   std::string host_boot_id;
 };
@@ -60,6 +62,7 @@ class Cache {
   Leases& leases() { return leases_; }
   Catalog& catalog() { return catalog_; }
   Pools& pools() { return pools_; }
+  Admission& admission() { return admission_; }
   Vms& vms() { return vms_; }
   Onlining& onlining() { return onlining_; }
   const Settings& settings() const { return settings_; }
@@ -92,6 +95,7 @@ class Cache {
   Settings settings_;
   RightOfWay right_of_way_;
   Vms vms_;
+  Admission admission_;
   Catalog catalog_;
   Pools pools_;
   Onlining onlining_;

@@ -15,6 +15,7 @@
 #include <string>
 
 #include "base/slots.h"
+#include "cache/admission.h"
 #include "cache/catalog.h"
 #include "cache/onlining.h"
 #include "cache/pools.h"
@@ -48,7 +49,7 @@ struct Acquired {
 class Leases {
  public:
   Leases(Executor executor, KvStore& store, factory::Factory& factory, Catalog& catalog,
-         Pools& pools, Vms& vms, Onlining& onlining, RightOfWay& right_of_way,
+         Pools& pools, Vms& vms, Admission& admission, Onlining& onlining, RightOfWay& right_of_way,
          const Settings& settings, const Clock& clock);
 
   // Requests that an earlier daemon served; their VMs must be in Vms already if they live.
@@ -99,6 +100,7 @@ class Leases {
   Catalog& catalog_;
   Pools& pools_;
   Vms& vms_;
+  Admission& admission_;
   Onlining& onlining_;
   RightOfWay& right_of_way_;
   const Settings& settings_;

@@ -84,7 +84,8 @@ cache::Settings CacheSettings(const Config& config) {
   s.waiting_acquires = config.acquire.waiting;
   s.lease_grace = config.lease.grace;
   s.longest_ttl = config.lease.longest_ttl;
-  s.limits.host_reserve = config.limits.host_reserve;
+  // Fake VMs take no memory of the host's.
+  if (config.driver.name != DriverName::kFake) s.limits.host_reserve = config.limits.host_reserve;
   s.limits.growth_percent = config.limits.growth_percent;
   s.limits.tenant_leases = config.limits.tenant_leases;
   s.limits.tenant_vcpus = config.limits.tenant_vcpus;
@@ -136,6 +137,7 @@ class Daemon {
                 .driver = *driver_,
                 .connector = *connector_,
                 .clock = clock_,
+                .host_memory = host_memory_,
                 .default_guest = [this](auto say, Deadline at) { return DefaultGuest(say, at); },
                 .host_boot_id = std::move(host_boot_id),
             },
@@ -217,6 +219,7 @@ class Daemon {
   const Config& config_;
   StatePaths paths_;
   SystemClock clock_;
+  cache::KernelHostMemory host_memory_;
   std::unique_ptr<WorkerPool> workers_;
   PosixSpawner spawner_;
   hypervisor::fake::FakeHost fake_host_{executor_};
