@@ -16,8 +16,9 @@ Cache::Cache(Dependencies d, Settings settings)
       pools_(deps_.executor, deps_.store, catalog_, vms_, admission_, right_of_way_, settings_,
              deps_.clock),
       onlining_(deps_.executor, vms_),
+      lease_ends_(deps_.executor, deps_.store, vms_, settings_, deps_.clock),
       leases_(deps_.executor, deps_.store, deps_.factory, catalog_, pools_, vms_, admission_,
-              onlining_, right_of_way_, settings_, deps_.clock) {
+              onlining_, lease_ends_, right_of_way_, settings_, deps_.clock) {
   admission_.Attach(pools_);
   catalog_.OnChanged([this](const std::string& name) { pools_.OnTemplateChanged(name); });
   vms_.OnDied([this](const VmPtr& vm) { pools_.Remove(vm); });
@@ -31,6 +32,7 @@ Cache::~Cache() = default;
 
 Task<void> Cache::Start(Deadline deadline) {
   if (auto recovered = co_await Recover(deadline); !recovered) {
+    co_await lease_ends_.Stop();
     co_await onlining_.Stop();
     co_await vms_.Stop();  // those that were taken over are watched
     co_await catalog_.Stop();
@@ -56,6 +58,7 @@ asio::awaitable<void> Cache::Stop(Deadline deadline) {
         "the service stops", deadline);
     if (!ended) log::Warning({}, "stopping: " + ToString(ended.error()));
   }
+  co_await lease_ends_.Stop();
   co_await admission_.Stop();
   co_await onlining_.Stop();
   co_await vms_.Stop();

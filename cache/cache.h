@@ -10,6 +10,7 @@
 #include "cache/admission.h"
 #include "cache/catalog.h"
 #include "cache/kv_store.h"
+#include "cache/lease_ends.h"
 #include "cache/leases.h"
 #include "cache/onlining.h"
 #include "cache/pools.h"
@@ -63,7 +64,9 @@ class Cache {
   Catalog& catalog() { return catalog_; }
   Pools& pools() { return pools_; }
   Admission& admission() { return admission_; }
+  LeaseEnds& lease_ends() { return lease_ends_; }
   Vms& vms() { return vms_; }
+  const Clock& clock() const { return deps_.clock; }
   Onlining& onlining() { return onlining_; }
   const Settings& settings() const { return settings_; }
 
@@ -99,6 +102,7 @@ class Cache {
   Catalog catalog_;
   Pools pools_;
   Onlining onlining_;
+  LeaseEnds lease_ends_;
   Leases leases_;
 };
 
