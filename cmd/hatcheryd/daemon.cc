@@ -186,6 +186,7 @@ class Daemon {
     options.binary = config_.qemu.binary;
     options.sandbox = config_.qemu.sandbox;
     options.tb_size = config_.qemu.tb_size;
+    options.workers = workers_.get();
     return std::make_unique<hypervisor::qemu::QemuDriver>(
         executor_, vmm_spawner_ ? *vmm_spawner_ : spawner_, options);
   }

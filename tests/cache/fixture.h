@@ -24,8 +24,11 @@ inline constexpr auto kLong = std::chrono::seconds(30);
 // A host with as much memory as it is told.
 class FakeHostMemory final : public HostMemoryReader {
  public:
-  Result<HostMemory> Read() override { return now; }
-  Result<HostMemory> now = HostMemory{Bytes::GiB(16), Bytes::GiB(16)};
+  Result<HostMemory> Read() override { return read(); }
+  std::function<Result<HostMemory>()> read = [] {
+    return HostMemory{Bytes::GiB(16), Bytes::GiB(16)};
+  };
+};
 };
 
 // The seams, which outlive a cache.
