@@ -29,7 +29,6 @@ class FakeHostMemory final : public HostMemoryReader {
     return HostMemory{Bytes::GiB(16), Bytes::GiB(16)};
   };
 };
-};
 
 // The seams, which outlive a cache.
 struct Outside {
