@@ -150,7 +150,7 @@ Result<Admission::Clone> Admission::AdmitRefill() {
     const auto spare = books_->limits.host_reserve.count() / kRefillPart;
     const auto needed = books_->memory.typical_clone().count() + spare;
     if (books_->memory.Room() < static_cast<std::int64_t>(needed)) {
-      refused_refill_ = true;
+      pools_wait_ = true;
       return TooLittle();
     }
   }
@@ -206,6 +206,7 @@ void Admission::Evict(bool only_if_enough) {
   for (const auto& vm : chosen) {
     idle_->Evict(vm);
     going_.push_back(vm);
+    pools_wait_ = true;
   }
 }
 
@@ -225,8 +226,8 @@ void Admission::Look() {
   ReadHost();
   if (books_->memory.Room() < 0) {
     Evict(/*only_if_enough=*/false);
-  } else if (refused_refill_ && idle_ != nullptr) {
-    refused_refill_ = false;  // it sets it again, if there still is none
+  } else if (pools_wait_ && idle_ != nullptr) {
+    pools_wait_ = false;  // it sets it again, if there still is none
     idle_->Retry();
   }
 }

@@ -148,7 +148,7 @@ class Admission {
   std::shared_ptr<Books> books_;
   IdleVms* idle_ = nullptr;
   std::vector<VmPtr> going_;  // evicted, and perhaps not gone yet
-  bool refused_refill_ = false;
+  bool pools_wait_ = false;   // for room: refused a refill, or shrunk
   bool cannot_read_ = false;  // and the log has it
   Deadline last_read_{};
   VmId last_measured_;

@@ -452,9 +452,8 @@ std::vector<VmPtr> Pools::Idle() const {
 }
 
 void Pools::Evict(const VmPtr& vm) {
-  const auto found = pools_.find(vm->record.pool_key());
-  if (found != pools_.end()) std::erase(found->second->warm, vm);
   vms_.End(vm, record::VM_PHASE_RELEASED, "memory is short");
+  Remove(vm);
 }
 
 std::vector<PoolInfo> Pools::List() const {

@@ -121,7 +121,7 @@ TEST_F(AdmissionTest, TheAccountAddsUp) {
 TEST_F(AdmissionTest, RefusesWithAHintWhatCouldGrowIntoTheReserve) {
   ASSERT_TRUE(Init(0).has_value());
   const auto first = Acquire()->vm;
-  LeaveRoom(MiB(100));
+  LeaveRoom(MiB(90));
   const auto refused = Acquire();
   ASSERT_FALSE(refused.has_value());
   EXPECT_EQ(refused.error().code, Code::kResourceExhausted);
@@ -335,7 +335,7 @@ TEST_F(AdmissionTest, OneMoreThanMayWaitIsRefusedAtOnce) {
   settings_.waiting_acquires = 2;
   Again();
   ASSERT_TRUE(Init(0).has_value());
-  outside_.host.Inject(Verb::kLoad, {Fault::Kind::kHang}, 2);
+  outside_.host.Inject(Verb::kLoad, {Fault::Kind::kHang});
   Beside beside(outside_.io.get_executor());
   Start(beside, {.request_id = RequestId("r1")});
   Start(beside, {.request_id = RequestId("r1")});  // waits for the first, and takes a place
