@@ -23,8 +23,9 @@ constexpr std::size_t kMostAtOnce = 50;
 constexpr auto kMeasureTimeout = std::chrono::seconds(5);
 // For an evicted VM to be gone: a kill takes milliseconds, also of many.
 constexpr auto kEvictTimeout = std::chrono::seconds(2);
-// Pools refill when so much of the reserve is free beyond it.
+// Pools refill when so much of the reserve is free beyond it, and no more than that.
 constexpr std::uint64_t kRefillPart = 4;
+constexpr Bytes kMostSpare = Bytes::MiB(256);
 // Memory comes back with the next release, which nobody knows, or is seen with the next look.
 constexpr auto kRetryMemory = std::chrono::seconds(1);
 constexpr milliseconds kShortestRetry{10}, kLongestRetry{10'000};
@@ -147,8 +148,9 @@ Task<Admission::Clone> Admission::AdmitClone(Deadline deadline) {
 
 Result<Admission::Clone> Admission::AdmitRefill() {
   if (books_->memory.accounts()) {
-    const auto spare = books_->limits.host_reserve.count() / kRefillPart;
-    const auto needed = books_->memory.typical_clone().count() + spare;
+    const Bytes spare =
+        std::min(Bytes(books_->limits.host_reserve.count() / kRefillPart), kMostSpare);
+    const auto needed = (books_->memory.typical_clone() + spare).count();
     if (books_->memory.Room() < static_cast<std::int64_t>(needed)) {
       pools_wait_ = true;
       return TooLittle();

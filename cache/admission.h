@@ -11,7 +11,8 @@
 //   room < 0                               idle VMs are ended until it is not, or none is left
 //   an acquire needs more than there is    idle VMs are ended for it, if that is enough
 //   room >= a clone + a quarter of the     pools refill; the free memory of a busy host goes up and
-//           reserve (128 MiB by default)   down by tens of MiB per second, and pools should not
+//           reserve (128 MiB by default,   down by tens of MiB per second, and pools should not
+//           256 MiB at most)
 //
 // Asking is a few additions, without system calls: the host is looked at once per second, and VMs
 // are measured in the background, each about every 10 seconds, when no acquire is under way. Only
