@@ -144,6 +144,12 @@ grpc::ServerUnaryReactor* FactoryService::Status(Context* context, const api::St
       status.set_vms(status.vms() + 1);
       if (vm->phase() == record::VM_PHASE_ASSIGNED) status.set_leased(status.leased() + 1);
     }
+    if (const auto memory = cache_.admission().memory()) *status.mutable_memory() = ToApi(*memory);
+    const auto& limits = cache_.settings().limits;
+    for (const auto& [name, held] : cache_.admission().tenants()) {
+      *status.add_tenants() = ToApi(name, held, limits);
+    }
+    status.set_waiting_acquires(static_cast<std::uint32_t>(cache_.admission().waiting()));
     *status.mutable_uptime() = ToApi(std::chrono::steady_clock::now() - info_.started);
     co_return status;
   };

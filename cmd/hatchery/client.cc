@@ -1,7 +1,10 @@
 #include "cmd/hatchery/client.h"
 
+#include <google/protobuf/util/time_util.h>
+
 #include "base/fd.h"
 #include "cmd/duration.h"
+#include "hatchery/v1/errors.pb.h"
 
 namespace hatchery::cli {
 
@@ -41,6 +44,20 @@ std::string Unreachable(const fs::path& socket, const std::string& server_messag
       return "nobody answers at " + socket.string() + " (" + connection.error().message +
              "): is hatcheryd running? " + Hint(socket);
   }
+}
+
+// The google.rpc.RetryInfo among the details; 0 if there is none.
+std::chrono::milliseconds RetryAfter(const grpc::Status& status) {
+  v1::ErrorStatus details;
+  if (!details.ParseFromString(status.error_details())) return {};
+  for (const auto& any : details.details()) {
+    v1::RetryInfoDetail retry;
+    if (!any.type_url().ends_with("/google.rpc.RetryInfo")) continue;
+    if (!retry.ParseFromString(any.value())) continue;
+    return std::chrono::milliseconds(
+        google::protobuf::util::TimeUtil::DurationToMilliseconds(retry.retry_delay()));
+  }
+  return {};
 }
 
 }  // namespace
@@ -83,6 +100,10 @@ Error ToError(const grpc::Status& status, const fs::path& socket,
   }
   if (error.message.empty()) {
     error.message = "the daemon said only " + std::string(CodeName(error.code));
+  }
+  error.retry_after = RetryAfter(status);
+  if (error.retry_after.count() > 0) {
+    error.message += "; try again in " + ToString(std::chrono::nanoseconds(error.retry_after));
   }
   return error;
 }

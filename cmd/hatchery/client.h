@@ -27,7 +27,8 @@ inline constexpr std::chrono::seconds kQueryTimeout{30};
 Result<std::filesystem::path> ParseEndpoint(std::string_view text);
 
 // The error of a call that ended with `status`, made for people. `limit` is the call's time limit.
-// Looks at the socket if the daemon could not be reached, to say why.
+// Looks at the socket if the daemon could not be reached, to say why. Says when to try again if the
+// daemon did.
 Error ToError(const grpc::Status& status, const std::filesystem::path& socket,
               std::optional<std::chrono::nanoseconds> limit);
 

@@ -292,7 +292,12 @@ Bytes QemuVm::memory() const { return vm_->config.memory + HotAddedMemory(*vm_);
 Task<VmStats> QemuVm::Stats(Deadline) {
   const InstancePtr vm = vm_;
   if (!vm->process || vm->process->ended()) co_return FailedPrecondition("the VM does not run");
-  ASSIGN_OR_CO_RETURN(VmStats stats, ReadProcessStats(vm->process->pid()));
+  const pid_t pid = vm->process->pid();
+  auto read = options_.workers == nullptr
+                  ? ReadProcessStats(pid)
+                  : co_await options_.workers->Run([pid] { return ReadProcessStats(pid); });
+  if (!vm->process || vm->process->ended()) co_return FailedPrecondition("the VM has ended");
+  ASSIGN_OR_CO_RETURN(VmStats stats, std::move(read));
   stats.assigned = vm->config.memory + HotAddedMemory(*vm);
   co_return stats;
 }
