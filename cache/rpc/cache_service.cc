@@ -1,6 +1,7 @@
 #include "cache/rpc/cache_service.h"
 
 #include "cache/rpc/bridge.h"
+#include "cache/rpc/requests.h"
 
 namespace hatchery::cache::rpc {
 
@@ -8,7 +9,6 @@ namespace {
 
 constexpr auto kDefaultTimeout = std::chrono::seconds(60);
 constexpr auto kConsoleTail = Bytes::KiB(4);
-constexpr std::size_t kMaxArguments = 4096;
 
 using Undelivered = UnaryCall<api::AcquireResponse>::Undelivered;
 
@@ -36,10 +36,12 @@ Task<api::AcquireResponse> HandleAcquire(cache::Cache& cache, AcquireParams para
   co_return reply;
 }
 
-Task<api::GetVmResponse> HandleGetVm(cache::Cache& cache, std::string id, Deadline deadline) {
+Task<api::GetVmResponse> HandleGetVm(cache::Cache& cache, Caller caller, std::string id,
+                                     Deadline deadline) {
   CO_RETURN_IF_ERROR(ValidateName("vm_id", id));
   const auto vm = cache.vms().Find(VmId(id));
-  if (!vm) co_return NotFound("no VM '" + id + "'");
+  // The same whether it is another's or nobody's: that it exists is not for everybody to know.
+  if (!vm || !MaySee(caller, *vm)) co_return NotFound("no VM '" + id + "'");
   api::GetVmResponse reply;
   *reply.mutable_vm() = rpc::ToApi(*vm);
   const auto machine = vm->machine;
@@ -48,29 +50,6 @@ Task<api::GetVmResponse> HandleGetVm(cache::Cache& cache, std::string id, Deadli
   *reply.mutable_stats() = rpc::ToApi(stats);
   reply.set_console_tail(machine->vm->ConsoleTail(kConsoleTail));
   co_return reply;
-}
-
-Result<agent::ExecRequest> FromApi(const api::ExecRequest& request) {
-  if (request.argv().empty()) return InvalidArgument("argv", "must not be empty");
-  if (request.argv_size() > static_cast<int>(kMaxArguments)) {
-    return InvalidArgument("argv", "has more than " + std::to_string(kMaxArguments) + " entries");
-  }
-  agent::ExecRequest exec;
-  exec.argv.assign(request.argv().begin(), request.argv().end());
-  for (const auto& argument : exec.argv) {
-    if (argument.find('\0') != std::string::npos) {
-      return InvalidArgument("argv", "holds a NUL byte");
-    }
-  }
-  exec.env.insert(request.env().begin(), request.env().end());
-  exec.cwd = request.cwd();
-  exec.stdin_data = request.stdin_data();
-  if (request.has_timeout()) {
-    ASSIGN_OR_RETURN(const auto timeout, rpc::FromApi(request.timeout(), "timeout"));
-    exec.timeout = std::chrono::ceil<std::chrono::milliseconds>(timeout);
-  }
-  if (request.output_limit() > 0) exec.output_limit = Bytes(request.output_limit());
-  return exec;
 }
 
 Task<api::ExecResponse> HandleExec(cache::Cache& cache, api::ExecRequest request,
@@ -105,8 +84,8 @@ grpc::ServerUnaryReactor* CacheService::Acquire(grpc::CallbackServerContext* con
   const auto deadline = DeadlineOf(*context, cache_.settings().acquire_timeout);
   auto undelivered = std::make_shared<Undelivered>();
   return UnaryCall<api::AcquireResponse>::Start(
-      executor_, context, reply,
-      [this, params, deadline, undelivered] {
+      executor_, gate_.Admit(*context, "hatchery.v1.Cache.Acquire"), context, reply,
+      [this, params, deadline, undelivered](Caller) {
         return HandleAcquire(cache_, params, deadline, undelivered);
       },
       undelivered);
@@ -116,11 +95,12 @@ grpc::ServerUnaryReactor* CacheService::Release(grpc::CallbackServerContext* con
                                                 const api::ReleaseRequest* request,
                                                 api::ReleaseResponse* reply) {
   const auto deadline = DeadlineOf(*context, kDefaultTimeout);
-  auto handle = [this, id = request->vm_id(), deadline]() -> Task<api::ReleaseResponse> {
+  auto handle = [this, id = request->vm_id(), deadline](Caller) -> Task<api::ReleaseResponse> {
     CO_RETURN_IF_ERROR(co_await cache_.leases().Release(VmId(id), deadline));
     co_return api::ReleaseResponse();
   };
-  return UnaryCall<api::ReleaseResponse>::Start(executor_, context, reply, handle);
+  return UnaryCall<api::ReleaseResponse>::Start(
+      executor_, gate_.Admit(*context, "hatchery.v1.Cache.Release"), context, reply, handle);
 }
 
 grpc::ServerUnaryReactor* CacheService::GetVm(grpc::CallbackServerContext* context,
@@ -128,16 +108,20 @@ grpc::ServerUnaryReactor* CacheService::GetVm(grpc::CallbackServerContext* conte
                                               api::GetVmResponse* reply) {
   const auto deadline = DeadlineOf(*context, kDefaultTimeout);
   return UnaryCall<api::GetVmResponse>::Start(
-      executor_, context, reply,
-      [this, id = request->vm_id(), deadline] { return HandleGetVm(cache_, id, deadline); });
+      executor_, gate_.Admit(*context, "hatchery.v1.Cache.GetVm"), context, reply,
+      [this, id = request->vm_id(), deadline](Caller caller) {
+        return HandleGetVm(cache_, std::move(caller), id, deadline);
+      });
 }
 
 grpc::ServerUnaryReactor* CacheService::ListVms(grpc::CallbackServerContext* context,
                                                 const api::ListVmsRequest* request,
                                                 api::ListVmsResponse* reply) {
-  auto handle = [this, filter = *request]() -> Task<api::ListVmsResponse> {
+  auto handle = [this, filter = *request](Caller caller) -> Task<api::ListVmsResponse> {
+    CO_RETURN_IF_ERROR(Validate(filter));
     api::ListVmsResponse all;
     for (const auto& vm : cache_.vms().List()) {
+      if (!MaySee(caller, *vm)) continue;
       auto out = ToApi(*vm);
       if (!filter.template_name().empty() && out.template_name() != filter.template_name())
         continue;
@@ -146,7 +130,8 @@ grpc::ServerUnaryReactor* CacheService::ListVms(grpc::CallbackServerContext* con
     }
     co_return all;
   };
-  return UnaryCall<api::ListVmsResponse>::Start(executor_, context, reply, handle);
+  return UnaryCall<api::ListVmsResponse>::Start(
+      executor_, gate_.Admit(*context, "hatchery.v1.Cache.ListVms"), context, reply, handle);
 }
 
 grpc::ServerUnaryReactor* CacheService::Exec(grpc::CallbackServerContext* context,
@@ -155,8 +140,8 @@ grpc::ServerUnaryReactor* CacheService::Exec(grpc::CallbackServerContext* contex
   // A command may run for as long as its caller waits.
   const auto deadline = DeadlineOf(*context, std::chrono::hours(24));
   return UnaryCall<api::ExecResponse>::Start(
-      executor_, context, reply,
-      [this, copy = *request, deadline] { return HandleExec(cache_, copy, deadline); });
+      executor_, gate_.Admit(*context, "hatchery.v1.Cache.Exec"), context, reply,
+      [this, copy = *request, deadline](Caller) { return HandleExec(cache_, copy, deadline); });
 }
 
 }  // namespace hatchery::cache::rpc
