@@ -1,7 +1,7 @@
 #include "cache/rpc/cache_service.h"
 
 #include "cache/rpc/bridge.h"
-#include "cache/rpc/requests.h"
+#include "cache/rpc/from_api.h"
 
 namespace hatchery::cache::rpc {
 
@@ -21,14 +21,16 @@ api::AcquireResponse::Source ToApi(Source source) {
   return api::AcquireResponse::SOURCE_UNSPECIFIED;
 }
 
-Task<api::AcquireResponse> HandleAcquire(cache::Cache& cache, AcquireParams params,
-                                         Deadline deadline,
+Task<api::AcquireResponse> HandleAcquire(cache::Cache& cache, Caller caller,
+                                         Result<AcquireParams> params, Deadline deadline,
                                          std::shared_ptr<Undelivered> undelivered) {
+  if (!params) co_return std::unexpected(params.error());
+  params->caller = std::move(caller);
   ASSIGN_OR_CO_RETURN(const auto acquired,
-                      co_await cache.leases().Acquire(std::move(params), deadline));
+                      co_await cache.leases().Acquire(*std::move(params), deadline));
   *undelivered = [&cache, vm = acquired.vm] { cache.leases().Undelivered(vm); };
   api::AcquireResponse reply;
-  *reply.mutable_vm() = rpc::ToApi(*acquired.vm);
+  *reply.mutable_vm() = rpc::ToApi(*acquired.vm, cache);
   reply.set_source(ToApi(acquired.source));
   *reply.mutable_total() = rpc::ToApi(acquired.total);
   *reply.mutable_resize() = rpc::ToApi(acquired.resize);
@@ -43,7 +45,7 @@ Task<api::GetVmResponse> HandleGetVm(cache::Cache& cache, Caller caller, std::st
   // The same whether it is another's or nobody's: that it exists is not for everybody to know.
   if (!vm || !MaySee(caller, *vm)) co_return NotFound("no VM '" + id + "'");
   api::GetVmResponse reply;
-  *reply.mutable_vm() = rpc::ToApi(*vm);
+  *reply.mutable_vm() = rpc::ToApi(*vm, cache);
   const auto machine = vm->machine;
   if (!machine) co_return reply;  // still being cloned: there is nothing to measure
   ASSIGN_OR_CO_RETURN(const auto stats, co_await machine->vm->Stats(deadline));
@@ -52,11 +54,12 @@ Task<api::GetVmResponse> HandleGetVm(cache::Cache& cache, Caller caller, std::st
   co_return reply;
 }
 
-Task<api::ExecResponse> HandleExec(cache::Cache& cache, api::ExecRequest request,
+Task<api::ExecResponse> HandleExec(cache::Cache& cache, Caller caller, api::ExecRequest request,
                                    Deadline deadline) {
   ASSIGN_OR_CO_RETURN(auto exec, FromApi(request));
-  ASSIGN_OR_CO_RETURN(
-      auto result, co_await cache.leases().Exec(VmId(request.vm_id()), std::move(exec), deadline));
+  ASSIGN_OR_CO_RETURN(auto result,
+                      co_await cache.leases().Exec(std::move(caller), VmId(request.vm_id()),
+                                                   std::move(exec), deadline));
   api::ExecResponse reply;
   if (result.exit_code) reply.set_exit_code(*result.exit_code);
   if (result.signal) reply.set_signal(*result.signal);
@@ -73,30 +76,40 @@ Task<api::ExecResponse> HandleExec(cache::Cache& cache, api::ExecRequest request
 grpc::ServerUnaryReactor* CacheService::Acquire(grpc::CallbackServerContext* context,
                                                 const api::AcquireRequest* request,
                                                 api::AcquireResponse* reply) {
-  AcquireParams params;
-  params.request_id = RequestId(request->request_id());
-  params.template_name = request->template_name();
-  if (request->has_vcpus()) params.vcpus = request->vcpus();
-  if (request->has_memory_bytes()) params.memory = Bytes(request->memory_bytes());
-  params.sandbox_id = request->sandbox_id();
-  params.hostname = request->hostname();
-  params.resize_in_background = request->resize_in_background();
   const auto deadline = DeadlineOf(*context, cache_.settings().acquire_timeout);
   auto undelivered = std::make_shared<Undelivered>();
   return UnaryCall<api::AcquireResponse>::Start(
       executor_, gate_.Admit(*context, "hatchery.v1.Cache.Acquire"), context, reply,
-      [this, params, deadline, undelivered](Caller) {
-        return HandleAcquire(cache_, params, deadline, undelivered);
+      [this, params = FromApi(*request), deadline, undelivered](Caller caller) {
+        return HandleAcquire(cache_, std::move(caller), params, deadline, undelivered);
       },
       undelivered);
+}
+
+grpc::ServerUnaryReactor* CacheService::Renew(grpc::CallbackServerContext* context,
+                                              const api::RenewRequest* request,
+                                              api::RenewResponse* reply) {
+  auto handle = [this, copy = *request](const Caller& caller) -> Task<api::RenewResponse> {
+    std::optional<std::chrono::nanoseconds> ttl;
+    if (copy.has_ttl()) {
+      ASSIGN_OR_CO_RETURN(ttl, rpc::FromApi(copy.ttl(), "ttl"));
+    }
+    ASSIGN_OR_CO_RETURN(const auto vm, cache_.leases().Renew(caller, VmId(copy.vm_id()), ttl));
+    api::RenewResponse renewed;
+    *renewed.mutable_vm() = ToApi(*vm, cache_);
+    co_return renewed;
+  };
+  return UnaryCall<api::RenewResponse>::Start(
+      executor_, gate_.Admit(*context, "hatchery.v1.Cache.Renew"), context, reply, handle);
 }
 
 grpc::ServerUnaryReactor* CacheService::Release(grpc::CallbackServerContext* context,
                                                 const api::ReleaseRequest* request,
                                                 api::ReleaseResponse* reply) {
   const auto deadline = DeadlineOf(*context, kDefaultTimeout);
-  auto handle = [this, id = request->vm_id(), deadline](Caller) -> Task<api::ReleaseResponse> {
-    CO_RETURN_IF_ERROR(co_await cache_.leases().Release(VmId(id), deadline));
+  auto handle = [this, id = request->vm_id(),
+                 deadline](Caller caller) -> Task<api::ReleaseResponse> {
+    CO_RETURN_IF_ERROR(co_await cache_.leases().Release(std::move(caller), VmId(id), deadline));
     co_return api::ReleaseResponse();
   };
   return UnaryCall<api::ReleaseResponse>::Start(
@@ -122,7 +135,7 @@ grpc::ServerUnaryReactor* CacheService::ListVms(grpc::CallbackServerContext* con
     api::ListVmsResponse all;
     for (const auto& vm : cache_.vms().List()) {
       if (!MaySee(caller, *vm)) continue;
-      auto out = ToApi(*vm);
+      auto out = ToApi(*vm, cache_);
       if (!filter.template_name().empty() && out.template_name() != filter.template_name())
         continue;
       if (filter.state() != api::VM_STATE_UNSPECIFIED && out.state() != filter.state()) continue;
@@ -141,7 +154,9 @@ grpc::ServerUnaryReactor* CacheService::Exec(grpc::CallbackServerContext* contex
   const auto deadline = DeadlineOf(*context, std::chrono::hours(24));
   return UnaryCall<api::ExecResponse>::Start(
       executor_, gate_.Admit(*context, "hatchery.v1.Cache.Exec"), context, reply,
-      [this, copy = *request, deadline](Caller) { return HandleExec(cache_, copy, deadline); });
+      [this, copy = *request, deadline](Caller caller) {
+        return HandleExec(cache_, std::move(caller), copy, deadline);
+      });
 }
 
 }  // namespace hatchery::cache::rpc

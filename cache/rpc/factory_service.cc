@@ -3,7 +3,7 @@
 #include <unistd.h>
 
 #include "cache/rpc/bridge.h"
-#include "cache/rpc/requests.h"
+#include "cache/rpc/from_api.h"
 
 namespace hatchery::cache::rpc {
 

@@ -23,8 +23,8 @@ std::optional<MethodClass> ClassOf(std::string_view full_method_name);
 // its first DNS name. kPermissionDenied without such a certificate, or when the name cannot be one.
 Result<TlsPeer> TlsPeerOf(const grpc::AuthContext& auth);
 
-// Whether a VM exists for `caller`: those that it leases, and for an administrator all. Pooled VMs
-// are nobody's, and no tenant's business.
+// Whether a VM exists for `caller`: those that its tenant leases or did until they are gone, and
+// for an administrator all. Pooled VMs are nobody's, and no tenant's business.
 bool MaySee(const Caller& caller, const VmEntry& vm);
 
 // Any thread. Both outlive it.

@@ -8,11 +8,16 @@
 
 #include "agent/client/client.h"
 #include "cache/catalog.h"
+#include "cache/leases.h"
 #include "cache/rpc/convert.h"
 #include "hatchery/v1/cache.pb.h"
 #include "hatchery/v1/factory.pb.h"
 
 namespace hatchery::cache::rpc {
+
+// All but the caller. Names and the sandbox's id are checked by Leases::Acquire(), which says what
+// they may be.
+Result<AcquireParams> FromApi(const api::AcquireRequest& request);
 
 // At most 4096 arguments and as many variables, of 128 KiB each (the kernel's limit) and 1 MiB
 // together; names of variables without '='; cwd absolute or empty; stdin of 2 MiB.

@@ -1,4 +1,4 @@
-#include "cache/rpc/requests.h"
+#include "cache/rpc/from_api.h"
 
 #include <algorithm>
 
@@ -92,7 +92,28 @@ Result<void> CheckKernelParams(const std::string& params) {
   return {};
 }
 
+Result<LeaseTerm> TermOf(const api::AcquireRequest& request) {
+  if (request.has_ttl()) {
+    ASSIGN_OR_RETURN(const auto ttl, rpc::FromApi(request.ttl(), "ttl"));
+    return LeaseTerm{LeaseTerm::Kind::kTtl, ttl};
+  }
+  return LeaseTerm{request.bind_to_caller() ? LeaseTerm::Kind::kCaller : LeaseTerm::Kind::kHeld};
+}
+
 }  // namespace
+
+Result<AcquireParams> FromApi(const api::AcquireRequest& request) {
+  AcquireParams params;
+  params.request_id = RequestId(request.request_id());
+  params.template_name = request.template_name();
+  if (request.has_vcpus()) params.vcpus = request.vcpus();
+  if (request.has_memory_bytes()) params.memory = Bytes(request.memory_bytes());
+  params.sandbox_id = request.sandbox_id();
+  params.hostname = request.hostname();
+  params.resize_in_background = request.resize_in_background();
+  ASSIGN_OR_RETURN(params.term, TermOf(request));
+  return params;
+}
 
 Result<agent::ExecRequest> FromApi(const api::ExecRequest& request) {
   RETURN_IF_ERROR(ValidateName("vm_id", request.vm_id()));
