@@ -57,8 +57,10 @@ int Run(const Context& context, const RunOptions& options) {
   if (!exec) return context.Fail(exec.error(), kExitHatcheryFailed);
   auto client = context.Connect();
   if (!client) return context.Fail(client.error(), kExitHatcheryFailed);
+  const auto target = context.Where();
+  if (!target) return context.Fail(target.error(), kExitHatcheryFailed);
   // A connection of its own, because the user's time limit does not apply to giving back.
-  Client release_client(*ParseEndpoint(context.endpoint), std::nullopt, context.interrupt);
+  Client release_client(*target, std::nullopt, context.interrupt);
 
   // From here on an interrupt cancels what is under way but does not end the program.
   std::optional<Interrupt::Scope> hold(std::in_place, context.interrupt, [] {});
