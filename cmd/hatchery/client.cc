@@ -60,7 +60,8 @@ std::string UnreachableOverTcp(const Target& target, const std::string& message)
     return "the certificate of the daemon at " + name +
            " is not signed by --tls-ca, has expired, or is for another name";
   }
-  if (says("failed to connect to") && !says("handshake")) {
+  const bool closed = says("handshake") || says("Socket closed") || says("Connection reset");
+  if (says("failed to connect to") && !closed) {
     return "cannot reach " + name + ": " + message;
   }
   return "the daemon at " + name +

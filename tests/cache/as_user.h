@@ -18,7 +18,7 @@
 
 namespace hatchery::cache::rpc {
 
-// Whether we may; a test that needs it is skipped where not.
+// Whether we may; tests that need it fail where not.
 inline bool CanBeOthers() { return ::geteuid() == 0; }
 
 // Connected to the unix socket at `path` as `uid`, whose group has the same number.

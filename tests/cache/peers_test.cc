@@ -56,7 +56,7 @@ class PeersTest : public testing::Test {
 };
 
 TEST_F(PeersTest, ThePeerIsWhoConnected) {
-  if (!CanBeOthers()) GTEST_SKIP() << "takes root";
+  ASSERT_TRUE(CanBeOthers()) << "takes root";
   const auto client = ConnectAs(Socket(), 1000, {2000, 2001});
   const auto peer = PeerOf(Accept().get());
   ASSERT_TRUE(peer.has_value()) << ToString(peer.error());
@@ -67,7 +67,7 @@ TEST_F(PeersTest, ThePeerIsWhoConnected) {
 }
 
 TEST_F(PeersTest, MoreGroupsThanUsual) {
-  if (!CanBeOthers()) GTEST_SKIP() << "takes root";
+  ASSERT_TRUE(CanBeOthers()) << "takes root";
   std::vector<gid_t> groups(1000);
   for (std::size_t i = 0; i < groups.size(); ++i) groups[i] = static_cast<gid_t>(5000 + i);
   const auto client = ConnectAs(Socket(), 1000, groups);
@@ -96,7 +96,7 @@ TEST_F(PeersTest, APidWhoseConnectionIsGoneIsNotBelieved) {
 }
 
 TEST_F(PeersTest, AnOldConnectionIsNotTakenForTheNext) {
-  if (!CanBeOthers()) GTEST_SKIP() << "takes root";
+  ASSERT_TRUE(CanBeOthers()) << "takes root";
   std::string old;
   {
     const auto first = Admit(1000);
@@ -122,7 +122,7 @@ TEST_F(PeersTest, NumbersGoRoundAndAnOpenOneStays) {
 }
 
 TEST_F(PeersTest, ANumberThatComesAgainIsItsNewConnections) {
-  if (!CanBeOthers()) GTEST_SKIP() << "takes root";
+  ASSERT_TRUE(CanBeOthers()) << "takes root";
   LimitNumbersTo(64);
   const std::string first = Admit(1000).Name();
   for (int i = 0; i < 100; ++i) {
