@@ -1,109 +1,14 @@
 // The gRPC services over a real unix socket, on fakes: what a client sees.
-#include <fcntl.h>
-#include <gmock/gmock.h>
-#include <grpcpp/generic/generic_stub.h>
-#include <grpcpp/grpcpp.h>
 #include <sys/stat.h>
 
-#include <future>
-#include <thread>
-
 #include "cache/rpc/convert.h"
-#include "cache/rpc/server.h"
-#include "hatchery/v1/cache.grpc.pb.h"
 #include "hatchery/v1/errors.pb.h"
-#include "hatchery/v1/factory.grpc.pb.h"
-#include "tests/cache/fixture.h"
+#include "tests/cache/rpc_fixture.h"
 
 namespace hatchery::cache::rpc {
 namespace {
 
-namespace api = hatchery::v1;
 using testing::HasSubstr;
-
-// The loop runs on a thread of its own, as the daemon's does on its main thread; the test is the
-// client.
-class RpcTest : public CacheFixture {
- protected:
-  RpcTest() {
-    DaemonInfo info{"test", "/state", "fake", std::chrono::steady_clock::now()};
-    server_ = Server::Start(outside_.io.get_executor(), cache(), info, {Socket(), 0660}).value();
-    work_.emplace(asio::make_work_guard(outside_.io));
-    outside_.io.restart();
-    loop_ = std::thread([this] { outside_.io.run(); });
-    auto channel =
-        grpc::CreateChannel("unix:" + Socket().string(), grpc::InsecureChannelCredentials());
-    cache_stub_ = api::Cache::NewStub(channel);
-    factory_stub_ = api::Factory::NewStub(channel);
-  }
-  ~RpcTest() override {
-    OnLoop([this]() -> asio::awaitable<bool> {
-      server_->StopAccepting();
-      co_await cache().Drain(After(kLong));
-      co_await server_->Stop(After(kMoment));
-      co_return true;
-    }());
-    work_.reset();
-    outside_.io.stop();
-    loop_.join();
-    server_.reset();
-  }
-
-  fs::path Socket() { return outside_.dir.path() / "hatchery.sock"; }
-
-  // Runs a coroutine on the loop's thread.
-  template <class T>
-  T OnLoop(asio::awaitable<T> body) {
-    std::promise<T> promise;
-    asio::co_spawn(outside_.io, std::move(body),
-                   [&](std::exception_ptr, T value) { promise.set_value(std::move(value)); });
-    return promise.get_future().get();
-  }
-
-  // The fakes belong to the loop's thread.
-  template <class Act>
-  void Arrange(Act act) {
-    OnLoop([](Act a) -> asio::awaitable<bool> {
-      a();
-      co_return true;
-    }(std::move(act)));
-  }
-
-  std::unique_ptr<grpc::ClientContext> Context(std::chrono::milliseconds timeout = kLong) {
-    auto context = std::make_unique<grpc::ClientContext>();
-    context->set_deadline(std::chrono::system_clock::now() + timeout);
-    return context;
-  }
-
-  grpc::Status InitFactory(std::uint32_t pool) {
-    api::InitRequest request;
-    request.set_pool_target(pool);
-    auto context = Context();
-    auto reader = factory_stub_->Init(context.get(), request);
-    for (api::InitResponse response; reader->Read(&response);) last_init_ = response;
-    return reader->Finish();
-  }
-  grpc::Status Acquire(const api::AcquireRequest& request, api::AcquireResponse* reply,
-                       std::chrono::milliseconds timeout = kLong) {
-    return cache_stub_->Acquire(Context(timeout).get(), request, reply);
-  }
-  // Waits until the daemon's VMs are `count`, by asking it.
-  void WaitForVms(int count) {
-    for (;;) {
-      api::ListVmsResponse all;
-      ASSERT_TRUE(cache_stub_->ListVms(Context().get(), {}, &all).ok());
-      if (all.vms_size() == count) return;
-      std::this_thread::yield();
-    }
-  }
-
-  std::unique_ptr<Server> server_;
-  std::optional<asio::executor_work_guard<asio::io_context::executor_type>> work_;
-  std::thread loop_;
-  std::unique_ptr<api::Cache::Stub> cache_stub_;
-  std::unique_ptr<api::Factory::Stub> factory_stub_;
-  api::InitResponse last_init_;
-};
 
 TEST_F(RpcTest, AWholeRound) {
   ASSERT_TRUE(InitFactory(2).ok());
@@ -281,7 +186,7 @@ TEST_F(RpcTest, TheSocketHasItsModeAndASecondServerIsRefused) {
   ASSERT_EQ(::stat(Socket().c_str(), &info), 0);
   EXPECT_EQ(info.st_mode & 0777, 0660u);
   auto start = [this]() -> Task<std::unique_ptr<Server>> {
-    co_return Server::Start(outside_.io.get_executor(), cache(), {}, {Socket(), 0660});
+    co_return Server::Start(outside_.io.get_executor(), cache(), {}, {.socket = Socket()});
   };
   auto second = OnLoop(start());
   ASSERT_FALSE(second.has_value());
@@ -292,7 +197,7 @@ TEST_F(RpcTest, TheSocketHasItsModeAndASecondServerIsRefused) {
 TEST_F(RpcTest, AStoppingServerLeavesTheSocketOfItsSuccessor) {
   auto succeed = [this]() -> Task<std::unique_ptr<Server>> {
     server_->StopAccepting();
-    auto next = Server::Start(outside_.io.get_executor(), cache(), {}, {Socket(), 0660});
+    auto next = Server::Start(outside_.io.get_executor(), cache(), {}, {.socket = Socket()});
     co_await server_->Stop(After(kMoment));
     co_return next;
   };
@@ -344,46 +249,16 @@ TEST_F(RpcTest, StatusTellsWhatThereIs) {
   EXPECT_EQ(status.pools(0).warm(), 2u);
 }
 
-// Calls a method by name with raw bytes: no generated code is needed for the standard services.
-std::string RawCall(const std::shared_ptr<grpc::Channel>& channel, const std::string& method,
-                    const std::string& request) {
-  grpc::GenericStub stub(channel);
-  grpc::ClientContext context;
-  context.set_deadline(std::chrono::system_clock::now() + kLong);
-  grpc::CompletionQueue queue;
-  auto call = stub.PrepareCall(&context, method, &queue);
-  void* tag = nullptr;
-  bool ok = false;
-  auto next = [&] { return queue.Next(&tag, &ok) && ok; };
-  call->StartCall(nullptr);
-  EXPECT_TRUE(next());
-  grpc::Slice slice(request);
-  grpc::ByteBuffer buffer(&slice, 1);
-  call->WriteLast(buffer, grpc::WriteOptions(), nullptr);
-  EXPECT_TRUE(next());
-  grpc::ByteBuffer reply;
-  call->Read(&reply, nullptr);
-  EXPECT_TRUE(next()) << method;
-  context.TryCancel();
-  grpc::Status status;
-  call->Finish(&status, nullptr);
-  next();
-  queue.Shutdown();
-  while (queue.Next(&tag, &ok)) {
-  }
-  grpc::Slice bytes;
-  EXPECT_TRUE(reply.DumpToSingleSlice(&bytes).ok());
-  return std::string(bytes.begin(), bytes.end());
-}
-
 TEST_F(RpcTest, AnswersTheStandardHealthCheckAndReflection) {
   auto channel =
       grpc::CreateChannel("unix:" + Socket().string(), grpc::InsecureChannelCredentials());
   // HealthCheckResponse{status: SERVING}.
-  EXPECT_EQ(RawCall(channel, "/grpc.health.v1.Health/Check", ""), std::string("\x08\x01"));
+  std::string health, services;
+  EXPECT_TRUE(RawCall(channel, "/grpc.health.v1.Health/Check", "", &health).ok());
+  EXPECT_EQ(health, "\x08\x01");
   // ServerReflectionRequest{list_services: "*"}.
-  const auto services = RawCall(
-      channel, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", "\x3a\x01*");
+  const std::string reflection = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo";
+  EXPECT_TRUE(RawCall(channel, reflection, "\x3a\x01*", &services).ok());
   EXPECT_THAT(services, HasSubstr("hatchery.v1.Cache"));
   EXPECT_THAT(services, HasSubstr("hatchery.v1.Factory"));
 }

@@ -3,6 +3,7 @@
 
 #include <sstream>
 
+#include "base/files.h"
 #include "cmd/hatchery/client.h"
 #include "cmd/hatchery/json_output.h"
 #include "cmd/hatchery/progress.h"
@@ -85,11 +86,11 @@ TEST(Errors, SayWhenToTryAgain) {
   any->set_value(retry.SerializeAsString());
   const grpc::Status full(grpc::StatusCode::RESOURCE_EXHAUSTED, "full",
                           details.SerializeAsString());
-  const Error error = ToError(full, "/none", std::nullopt);
+  const Error error = ToError(full, {.socket = "/none"}, std::nullopt);
   EXPECT_EQ(error.message, "full; try again in 250ms");
   EXPECT_EQ(error.retry_after, std::chrono::milliseconds(250));
   const grpc::Status broken(grpc::StatusCode::RESOURCE_EXHAUSTED, "full", "\xff garbage");
-  EXPECT_EQ(ToError(broken, "/none", std::nullopt).message, "full");
+  EXPECT_EQ(ToError(broken, {.socket = "/none"}, std::nullopt).message, "full");
 }
 
 v1::Progress Bytes64(std::uint64_t done) {
@@ -126,15 +127,38 @@ TEST(Progress, TellsBytesInQuartersElsewhere) {
 
 TEST(Endpoint, MayBeWrittenInThreeWays) {
   for (const char* text : {"unix:///run/h.sock", "unix:/run/h.sock", "/run/h.sock"}) {
-    EXPECT_EQ(ParseEndpoint(text).value_or(""), "/run/h.sock") << text;
+    EXPECT_EQ(ParseEndpoint(text).value_or(Target()).socket, "/run/h.sock") << text;
   }
-  EXPECT_EQ(ParseEndpoint("h.sock").value_or(""), std::filesystem::current_path() / "h.sock");
+  EXPECT_EQ(ParseEndpoint("h.sock").value_or(Target()).socket,
+            std::filesystem::current_path() / "h.sock");
 }
 
 TEST(Endpoint, RefusesWhatIsNoUnixSocket) {
   for (const std::string& text : {std::string(), std::string("unix:"), std::string("localhost:1"),
                                   std::string("http://x/y"), "/" + std::string(107, 'x')}) {
     EXPECT_FALSE(ParseEndpoint(text).has_value()) << text;
+  }
+}
+
+TEST(Endpoint, OverTcpNeedsThreeFilesThatAreThere) {
+  const TempDir dir = TempDir::Create("/tmp", "hatchery-cli-").value();
+  const std::string pem = dir.path() / "some.pem";
+  ASSERT_TRUE(WriteFileAtomically(pem, "PEM").has_value());
+  const auto target = ParseEndpoint("tcp://host.example.org:7443", {pem, pem, pem});
+  ASSERT_TRUE(target.has_value()) << ToString(target.error());
+  EXPECT_EQ(target->address, "host.example.org:7443");
+  EXPECT_EQ(target->key, "PEM");
+  EXPECT_EQ(target->Name(), "tcp://host.example.org:7443");
+
+  const std::pair<TlsFiles, std::string> kMissing[] = {
+      {{}, "--tls-ca"}, {{pem, "", pem}, "--tls-cert"}, {{pem, pem, "/no/such.key"}, "--tls-key"}};
+  for (const auto& [files, option] : kMissing) {
+    const auto refused = ParseEndpoint("tcp://h:1", files);
+    ASSERT_FALSE(refused.has_value()) << option;
+    EXPECT_EQ(refused.error().field, option) << refused.error().message;
+  }
+  for (const char* text : {"tcp://", "tcp://h", "tcp://:1", "tcp://h:", "tcp://h:1/x"}) {
+    EXPECT_FALSE(ParseEndpoint(text, {pem, pem, pem}).has_value()) << text;
   }
 }
 
