@@ -1,8 +1,11 @@
 #include "cmd/hatchery/client.h"
 
+#include <google/protobuf/util/time_util.h>
+
 #include "base/fd.h"
 #include "base/files.h"
 #include "cmd/duration.h"
+#include "hatchery/v1/errors.pb.h"
 
 namespace hatchery::cli {
 
@@ -110,6 +113,20 @@ std::shared_ptr<grpc::Channel> OpenChannel(const Target& target) {
       target.address, grpc::SslCredentials({target.ca, target.key, target.certificate}), arguments);
 }
 
+// The google.rpc.RetryInfo among the details; 0 if there is none.
+std::chrono::milliseconds RetryAfter(const grpc::Status& status) {
+  v1::ErrorStatus details;
+  if (!details.ParseFromString(status.error_details())) return {};
+  for (const auto& any : details.details()) {
+    v1::RetryInfoDetail retry;
+    if (!any.type_url().ends_with("/google.rpc.RetryInfo")) continue;
+    if (!retry.ParseFromString(any.value())) continue;
+    return std::chrono::milliseconds(
+        google::protobuf::util::TimeUtil::DurationToMilliseconds(retry.retry_delay()));
+  }
+  return {};
+}
+
 }  // namespace
 
 std::string Target::Name() const { return socket.empty() ? "tcp://" + address : socket.string(); }
@@ -160,6 +177,10 @@ Error ToError(const grpc::Status& status, const Target& target,
   }
   if (error.message.empty()) {
     error.message = "the daemon said only " + std::string(CodeName(error.code));
+  }
+  error.retry_after = RetryAfter(status);
+  if (error.retry_after.count() > 0) {
+    error.message += "; try again in " + ToString(std::chrono::nanoseconds(error.retry_after));
   }
   return error;
 }

@@ -44,7 +44,8 @@ struct TlsFiles {
 Result<Target> ParseEndpoint(std::string_view text, const TlsFiles& files = {});
 
 // The error of a call that ended with `status`, made for people. `limit` is the call's time limit.
-// Looks at the socket if the daemon could not be reached, to say why.
+// Looks at the socket if the daemon could not be reached, to say why. Says when to try again if the
+// daemon did.
 Error ToError(const grpc::Status& status, const Target& target,
               std::optional<std::chrono::nanoseconds> limit);
 

@@ -60,6 +60,34 @@ std::string Pending(const v1::Vm& vm) {
   return pending ? "the guest brings up what stands after the +" : "";
 }
 
+std::string Left(const google::protobuf::Timestamp& until, WallTime now) {
+  const nanoseconds left =
+      nanoseconds(TimeUtil::TimestampToNanoseconds(until)) - now.time_since_epoch();
+  const auto seconds =
+      std::max(std::chrono::seconds(0), std::chrono::ceil<std::chrono::seconds>(left));
+  return seconds < std::chrono::minutes(1) ? std::to_string(seconds.count()) + "s"
+                                           : ToHuman(seconds);
+}
+
+std::string Holder(const v1::Vm& vm) {
+  if (vm.holder_pid() == 0) return vm.tenant();
+  return (vm.tenant().empty() ? "" : vm.tenant() + " ") + "pid " + std::to_string(vm.holder_pid());
+}
+
+// When the lease ends by itself.
+std::string Until(const v1::Vm& vm, WallTime now) {
+  if (vm.has_ends()) return "lapsed, ends in " + Left(vm.ends(), now);
+  switch (vm.lease_term()) {
+    case v1::LEASE_TERM_HELD: return "released";
+    case v1::LEASE_TERM_TTL: return Left(vm.lease_expires(), now);
+    case v1::LEASE_TERM_CALLER: return "its holder ends";
+    case v1::LEASE_TERM_UNSPECIFIED:
+    case v1::LeaseTerm_INT_MIN_SENTINEL_DO_NOT_USE_:
+    case v1::LeaseTerm_INT_MAX_SENTINEL_DO_NOT_USE_: return "";
+  }
+  return "";
+}
+
 void Append(Fields& fields, const v1::Vm& vm, WallTime now) {
   const Fields own = {
       {"vm", vm.vm_id()},
@@ -70,6 +98,7 @@ void Append(Fields& fields, const v1::Vm& vm, WallTime now) {
       {"vcpus", Vcpus(vm)},
       {"memory", Memory(vm)},
       {"pending", Pending(vm)},
+      {"problem", vm.problem()},
       {"pid", vm.pid() > 0 ? std::to_string(vm.pid()) : ""},
       {"agent", vm.agent_endpoint()},
       {"control", vm.control_socket()},
@@ -78,7 +107,9 @@ void Append(Fields& fields, const v1::Vm& vm, WallTime now) {
       {"lease", vm.lease_id()},
       {"sandbox", vm.sandbox_id()},
       {"request", vm.request_id()},
+      {"holder", Holder(vm)},
       {"leased for", Age(vm.has_acquired(), vm.acquired(), now)},
+      {"leased until", Until(vm, now)},
       {"hostname", vm.hostname()},
       {"machine id", vm.machine_id()},
       {"boot id", vm.boot_id()}};
@@ -101,11 +132,16 @@ std::string VmTable(const v1::ListVmsResponse& response, WallTime now) {
                {"MEMORY", Align::kRight},
                {"PID", Align::kRight},
                {"AGE", Align::kRight},
-               {"SANDBOX"}});
+               {"SANDBOX"},
+               {"HOLDER"},
+               {"SINCE", Align::kRight},
+               {"UNTIL"},
+               {"PROBLEM"}});
   for (const v1::Vm& vm : response.vms()) {
     table.Add({vm.vm_id(), Name(vm.state()), vm.template_name(), Vcpus(vm), Memory(vm),
                vm.pid() > 0 ? std::to_string(vm.pid()) : "",
-               Age(vm.has_created(), vm.created(), now), vm.sandbox_id()});
+               Age(vm.has_created(), vm.created(), now), vm.sandbox_id(), Holder(vm),
+               Age(vm.has_acquired(), vm.acquired(), now), Until(vm, now), vm.problem()});
   }
   return table.Render();
 }
@@ -162,6 +198,11 @@ std::string ToText(const v1::AcquireResponse& response, WallTime now) {
   return RenderFields(fields);
 }
 
+std::string ToText(const v1::RenewResponse& response, WallTime now) {
+  return "VM " + response.vm().vm_id() + " is leased for " +
+         Left(response.vm().lease_expires(), now) + " from now, unless it is renewed again\n";
+}
+
 std::string ToText(const v1::GetVmResponse& response, WallTime now) {
   Fields fields;
   Append(fields, response.vm(), now);
@@ -199,6 +240,34 @@ std::string ToText(const v1::Template& tmpl, WallTime now) {
   return RenderFields(fields);
 }
 
+namespace {
+
+std::string Memory(const v1::MemoryAccount& memory) {
+  return Size(memory.available_bytes()) + " of " + Size(memory.total_bytes()) + " available, " +
+         Size(memory.reserve_bytes()) + " kept for the host; VMs and templates take " +
+         Size(memory.private_bytes()) + ", leased VMs may grow by " + Size(memory.growth_bytes());
+}
+
+// "3", or "3 of 10" where there is a limit.
+template <class Amount, class Show>
+std::string OfMost(Amount held, Amount most, Show show) {
+  return show(held) + (most > 0 ? " of " + show(most) : "");
+}
+
+std::string TenantTable(const google::protobuf::RepeatedPtrField<v1::Tenant>& tenants) {
+  const auto count = [](std::uint32_t n) { return std::to_string(n); };
+  Table table(
+      {{"TENANT"}, {"LEASES", Align::kRight}, {"VCPUS", Align::kRight}, {"MEMORY", Align::kRight}});
+  for (const v1::Tenant& tenant : tenants) {
+    table.Add({tenant.name(), OfMost(tenant.leases(), tenant.max_leases(), count),
+               OfMost(tenant.vcpus(), tenant.max_vcpus(), count),
+               OfMost(tenant.memory_bytes(), tenant.max_memory_bytes(), Size)});
+  }
+  return table.Render();
+}
+
+}  // namespace
+
 std::string ToText(const v1::StatusResponse& response, WallTime now) {
   std::string text = RenderFields(
       {{"daemon", "hatcheryd " + response.version() + ", pid " + std::to_string(response.pid()) +
@@ -206,12 +275,16 @@ std::string ToText(const v1::StatusResponse& response, WallTime now) {
        {"state", response.state_dir()},
        {"driver", response.driver()},
        {"vms",
-        std::to_string(response.vms()) + ", " + std::to_string(response.leased()) + " leased"}});
+        std::to_string(response.vms()) + ", " + std::to_string(response.leased()) + " leased"},
+       {"memory", response.has_memory() ? Memory(response.memory()) : ""},
+       {"acquires waiting",
+        response.waiting_acquires() > 0 ? std::to_string(response.waiting_acquires()) : ""}});
   if (response.templates().empty()) {
     return text + "\nno templates; make one and fill its pool with `hatchery factory init`\n";
   }
   text += "\n" + TemplateTable(response.templates(), now);
   if (!response.pools().empty()) text += "\n" + PoolTable(response.pools());
+  if (!response.tenants().empty()) text += "\n" + TenantTable(response.tenants());
   return text;
 }
 

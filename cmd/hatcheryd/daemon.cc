@@ -84,7 +84,8 @@ cache::Settings CacheSettings(const Config& config) {
   s.waiting_acquires = config.acquire.waiting;
   s.lease_grace = config.lease.grace;
   s.longest_ttl = config.lease.longest_ttl;
-  s.limits.host_reserve = config.limits.host_reserve;
+  // Fake VMs take no memory of the host's.
+  if (config.driver.name != DriverName::kFake) s.limits.host_reserve = config.limits.host_reserve;
   s.limits.growth_percent = config.limits.growth_percent;
   s.limits.tenant_leases = config.limits.tenant_leases;
   s.limits.tenant_vcpus = config.limits.tenant_vcpus;
@@ -150,6 +151,7 @@ class Daemon {
                 .driver = *driver_,
                 .connector = *connector_,
                 .clock = clock_,
+                .host_memory = host_memory_,
                 .default_guest = [this](auto say, Deadline at) { return DefaultGuest(say, at); },
                 .host_boot_id = std::move(host_boot_id),
             },
@@ -200,6 +202,7 @@ class Daemon {
     options.binary = config_.qemu.binary;
     options.sandbox = config_.qemu.sandbox;
     options.tb_size = config_.qemu.tb_size;
+    options.workers = workers_.get();
     return std::make_unique<hypervisor::qemu::QemuDriver>(
         executor_, vmm_spawner_ ? *vmm_spawner_ : spawner_, options);
   }
@@ -234,6 +237,7 @@ class Daemon {
   const cache::Access access_;
   StatePaths paths_;
   SystemClock clock_;
+  cache::KernelHostMemory host_memory_;
   std::unique_ptr<WorkerPool> workers_;
   PosixSpawner spawner_;
   hypervisor::fake::FakeHost fake_host_{executor_};

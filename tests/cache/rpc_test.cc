@@ -1,6 +1,7 @@
 // The gRPC services over a real unix socket, on fakes: what a client sees.
 #include <sys/stat.h>
 
+#include "cache/rpc/convert.h"
 #include "hatchery/v1/errors.pb.h"
 #include "tests/cache/rpc_fixture.h"
 
@@ -91,6 +92,50 @@ TEST_F(RpcTest, ABadFieldIsNamedInTheDetails) {
   api::BadRequestDetail bad;
   ASSERT_TRUE(bad.ParseFromString(details.details(0).value()));
   EXPECT_EQ(bad.field_violations(0).field(), "vcpus");
+}
+
+TEST_F(RpcTest, WhenToTryAgainIsInTheDetails) {
+  ASSERT_TRUE(InitFactory(0).ok());
+  Arrange([this] {
+    const Error full{Code::kResourceExhausted, "full", {}, std::chrono::milliseconds(1500)};
+    outside_.host.Inject(Verb::kLoad, {hypervisor::fake::Fault::Kind::kFail, full});
+  });
+  api::AcquireResponse reply;
+  const auto status = Acquire({}, &reply);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  api::ErrorStatus details;
+  ASSERT_TRUE(details.ParseFromString(status.error_details()));
+  ASSERT_EQ(details.details_size(), 1);
+  EXPECT_EQ(details.details(0).type_url(), "type.googleapis.com/google.rpc.RetryInfo");
+  api::RetryInfoDetail retry;
+  ASSERT_TRUE(retry.ParseFromString(details.details(0).value()));
+  EXPECT_EQ(retry.retry_delay().seconds(), 1);
+  EXPECT_EQ(retry.retry_delay().nanos(), 500'000'000);
+}
+
+TEST(Convert, AnErrorMayNameAFieldAndSayWhenToTryAgain) {
+  const auto status =
+      ToGrpcStatus({Code::kResourceExhausted, "too many", "vcpus", std::chrono::milliseconds(10)});
+  api::ErrorStatus details;
+  ASSERT_TRUE(details.ParseFromString(status.error_details()));
+  ASSERT_EQ(details.details_size(), 2);
+  EXPECT_TRUE(ToGrpcStatus({Code::kInternal, "x"}).error_details().empty());
+}
+
+TEST_F(RpcTest, StatusSaysWhoHoldsWhat) {
+  ASSERT_TRUE(InitFactory(1).ok());
+  api::AcquireRequest acquire;
+  acquire.set_vcpus(2);
+  api::AcquireResponse reply;
+  ASSERT_TRUE(Acquire(acquire, &reply).ok());
+  api::StatusResponse status;
+  ASSERT_TRUE(factory_stub_->Status(Context().get(), {}, &status).ok());
+  ASSERT_EQ(status.tenants_size(), 1);
+  EXPECT_EQ(status.tenants(0).leases(), 1u);
+  EXPECT_EQ(status.tenants(0).vcpus(), 2u);
+  EXPECT_EQ(status.tenants(0).memory_bytes(), reply.vm().memory_bytes());
+  EXPECT_EQ(status.waiting_acquires(), 0u);
+  EXPECT_FALSE(status.has_memory());  // its cache does not account memory
 }
 
 TEST_F(RpcTest, ADeadlineDuringAnAcquireLeavesNoVm) {

@@ -10,6 +10,7 @@
 #include "cmd/hatchery/requests.h"
 #include "cmd/hatchery/table.h"
 #include "cmd/hatchery/text_output.h"
+#include "hatchery/v1/errors.pb.h"
 
 namespace hatchery::cli {
 namespace {
@@ -48,6 +49,48 @@ TEST(Pools, SayWhoMadeThem) {
   EXPECT_NE(table.find("demand"), std::string::npos);
   EXPECT_EQ(ToJson(pools[0])["learned"], false);
   EXPECT_EQ(ToJson(pools[1])["learned"], true);
+}
+
+TEST(Status, SaysWhatMemoryAndTenantsTake) {
+  v1::StatusResponse status;
+  EXPECT_EQ(ToText(status, {}).find("memory"), std::string::npos);
+  EXPECT_TRUE(ToJson(status)["memory"].is_null());
+  status.mutable_memory()->set_total_bytes(24ull << 30);
+  status.mutable_memory()->set_available_bytes(10ull << 30);
+  status.mutable_memory()->set_reserve_bytes(512 << 20);
+  status.mutable_memory()->set_growth_bytes(3ull << 30);
+  status.add_templates();
+  auto& tenant = *status.add_tenants();
+  tenant.set_name("uid:7");
+  tenant.set_leases(3);
+  tenant.set_max_leases(10);
+  tenant.set_vcpus(6);
+  status.set_waiting_acquires(5);
+  const std::string text = ToText(status, {});
+  EXPECT_THAT(text, testing::HasSubstr("10 GiB of 24 GiB available, 512 MiB kept for the host"));
+  EXPECT_THAT(text, testing::HasSubstr("acquires waiting: 5"));
+  EXPECT_THAT(text, testing::ContainsRegex("uid:7 +3 of 10 +6 "));
+  const Json json = ToJson(status);
+  EXPECT_EQ(json["memory"]["growth_bytes"], 3ull << 30);
+  EXPECT_EQ(json["tenants"][0]["max_leases"], 10);
+  EXPECT_EQ(json["waiting_acquires"], 5);
+}
+
+TEST(Errors, SayWhenToTryAgain) {
+  v1::RetryInfoDetail retry;
+  retry.mutable_retry_delay()->set_nanos(250'000'000);
+  v1::ErrorStatus details;
+  details.add_details()->set_type_url("type.googleapis.com/google.rpc.BadRequest");
+  auto* any = details.add_details();
+  any->set_type_url("type.googleapis.com/google.rpc.RetryInfo");
+  any->set_value(retry.SerializeAsString());
+  const grpc::Status full(grpc::StatusCode::RESOURCE_EXHAUSTED, "full",
+                          details.SerializeAsString());
+  const Error error = ToError(full, "/none", std::nullopt);
+  EXPECT_EQ(error.message, "full; try again in 250ms");
+  EXPECT_EQ(error.retry_after, std::chrono::milliseconds(250));
+  const grpc::Status broken(grpc::StatusCode::RESOURCE_EXHAUSTED, "full", "\xff garbage");
+  EXPECT_EQ(ToError(broken, "/none", std::nullopt).message, "full");
 }
 
 v1::Progress Bytes64(std::uint64_t done) {
