@@ -8,6 +8,8 @@
 #include <vector>
 
 #include "cache/catalog.h"
+#include "cache/events.h"
+#include "cache/health.h"
 #include "cache/kv_store.h"
 #include "cache/leases.h"
 #include "cache/onlining.h"
@@ -61,6 +63,7 @@ class Cache {
   Catalog& catalog() { return catalog_; }
   Pools& pools() { return pools_; }
   Vms& vms() { return vms_; }
+  Events& events() { return events_; }
   Onlining& onlining() { return onlining_; }
   const Settings& settings() const { return settings_; }
 
@@ -91,10 +94,12 @@ class Cache {
   Dependencies deps_;
   Settings settings_;
   RightOfWay right_of_way_;
+  Events events_;
   Vms vms_;
   Catalog catalog_;
   Pools pools_;
   Onlining onlining_;
+  HealthChecks health_;
   Leases leases_;
 };
 

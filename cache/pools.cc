@@ -9,7 +9,8 @@ namespace hatchery::cache {
 
 namespace {
 
-// After a clone failed, its pool waits before the next: doubling from the first to the last.
+// After a clone failed, its pool waits before the next: doubling from the first to the last. If
+// they keep failing it is the template's quarantine that says how long (quarantine.h).
 constexpr auto kFirstBackoff = std::chrono::milliseconds(250);
 constexpr auto kLastBackoff = std::chrono::seconds(30);
 // How many clones may fail in a row before a caller that waits for the pool is told.
@@ -88,6 +89,17 @@ struct Pools::Pool {
     failures = 0;
     retry_at = {};
   }
+  // A clone failed, or was not even tried: how long to wait, with the template's quarantine or not.
+  std::chrono::nanoseconds NoteFailure(const Error& error) {
+    last_error = error.message;
+    const bool tried_elsewhere = error.retry_after == Quarantine::kWhileProbing;
+    if (error.retry_after.count() > 0 && !tried_elsewhere) {
+      failures = std::max(failures, kFailuresToGiveUp);
+    }
+    if (error.retry_after.count() > 0) return error.retry_after;
+    const int doublings = std::min(failures++, 10);
+    return std::min<std::chrono::nanoseconds>(kFirstBackoff * (1 << doublings), kLastBackoff);
+  }
 };
 
 Pools::Pools(Executor executor, KvStore& store, Catalog& catalog, Vms& vms,
@@ -158,6 +170,7 @@ Task<std::string> Pools::Set(const std::string& template_name, std::optional<std
   if (!pool) pool = std::make_shared<Pool>(executor_, record);
   pool->record = std::move(record);
   pool->Forgive();
+  vms_.quarantine().Hurry(loaded->manifest().digest.str());
   Maintain(*pool);
   co_return key;
 }
@@ -264,13 +277,9 @@ asio::awaitable<void> Pools::Hatch(std::shared_ptr<Pool> pool) {
     MaintainAll();  // others may have waited for its place
     co_return;
   }
-  pool->last_error = vm.error().message;
-  ++pool->failures;
-  log::Warning({.tmpl = name}, "filling pool " + pool->key + ": " + ToString(vm.error()));
   const bool first_to_fail = !pool->BackingOff();
-  const int doublings = std::min(pool->failures - 1, 10);
-  const auto backoff =
-      std::min<std::chrono::nanoseconds>(kFirstBackoff * (1 << doublings), kLastBackoff);
+  const auto backoff = pool->NoteFailure(vm.error());
+  log::Warning({.tmpl = name}, "filling pool " + pool->key + ": " + ToString(vm.error()));
   if (first_to_fail) pool->retry_at = After(backoff);
   MaintainAll();  // the others need not wait
   if (!first_to_fail) co_return;

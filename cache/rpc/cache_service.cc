@@ -1,6 +1,8 @@
 #include "cache/rpc/cache_service.h"
 
+#include "base/json.h"
 #include "cache/rpc/bridge.h"
+#include "cache/rpc/watch.h"
 
 namespace hatchery::cache::rpc {
 
@@ -46,7 +48,7 @@ Task<api::GetVmResponse> HandleGetVm(cache::Cache& cache, std::string id, Deadli
   if (!machine) co_return reply;  // still being cloned: there is nothing to measure
   ASSIGN_OR_CO_RETURN(const auto stats, co_await machine->vm->Stats(deadline));
   *reply.mutable_stats() = rpc::ToApi(stats);
-  reply.set_console_tail(machine->vm->ConsoleTail(kConsoleTail));
+  reply.set_console_tail(ValidUtf8(machine->vm->ConsoleTail(kConsoleTail)));
   co_return reply;
 }
 
@@ -144,9 +146,21 @@ grpc::ServerUnaryReactor* CacheService::ListVms(grpc::CallbackServerContext* con
       if (filter.state() != api::VM_STATE_UNSPECIFIED && out.state() != filter.state()) continue;
       *all.add_vms() = std::move(out);
     }
+    all.set_revision(cache_.events().last());
     co_return all;
   };
   return UnaryCall<api::ListVmsResponse>::Start(executor_, context, reply, handle);
+}
+
+grpc::ServerWriteReactor<api::WatchResponse>* CacheService::Watch(
+    grpc::CallbackServerContext*, const api::WatchRequest* request) {
+  return StreamCall<api::WatchResponse>::Start(
+      executor_, [this, copy = *request](StreamCall<api::WatchResponse>::Sink sink) {
+        return rpc::Watch(cache_, Caller(), copy, [sink](api::WatchResponse event) mutable {
+          sink.Send(std::move(event));
+          return sink.Room();
+        });
+      });
 }
 
 grpc::ServerUnaryReactor* CacheService::Exec(grpc::CallbackServerContext* context,

@@ -7,6 +7,7 @@
 #include "base/status.h"
 #include "base/task.h"
 #include "cache/cache.h"
+#include "hatchery/v1/cache.pb.h"
 #include "hatchery/v1/types.pb.h"
 
 namespace hatchery::cache::rpc {
@@ -20,6 +21,7 @@ grpc::Status ToGrpcStatus(const Error& error);
 Deadline DeadlineOf(const grpc::CallbackServerContext& context, std::chrono::nanoseconds otherwise);
 
 api::Vm ToApi(const VmEntry& vm);
+api::WatchResponse ToApi(const record::EventRecord& event);
 api::VmStats ToApi(const hypervisor::VmStats& stats);
 api::Template ToApi(const TemplateInfo& info);
 api::Pool ToApi(const PoolInfo& info);
