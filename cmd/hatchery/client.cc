@@ -94,6 +94,9 @@ Client::Client(fs::path socket, std::optional<std::chrono::nanoseconds> timeout,
   arguments.SetMaxReceiveMessageSize(kMaxMessage);
   // A unix socket needs no proxy, and gRPC would ask the environment for one.
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+  // Another try on this host costs nothing, and a daemon that is restarted is back soon.
+  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
+  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
   const auto channel = grpc::CreateCustomChannel("unix:" + socket_.string(),
                                                  grpc::InsecureChannelCredentials(), arguments);
   cache_ = v1::Cache::NewStub(channel);

@@ -18,6 +18,8 @@ Json ToJson(const v1::Pool& pool);
 Json ToJson(const v1::AcquireResponse& response);
 // The VM, with "stats" and "console_tail".
 Json ToJson(const v1::GetVmResponse& response);
+// With "state" null for a VM that is gone.
+Json ToJson(const v1::WatchResponse& event);
 Json ToJson(const v1::StatusResponse& response);
 Json ToJson(const v1::InitResult& result);
 // The template, with how it was made beside its fields.
