@@ -38,6 +38,9 @@ asio::awaitable<void> Accept(Acceptor& acceptor, grpc::Server& server) {
       continue;
     }
     const int fd = socket.release();
+    // A VMM that inherited it would keep it open when we are gone, and its client would wait for
+    // ever.
+    ::fcntl(fd, F_SETFD, FD_CLOEXEC);
     ::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) | O_NONBLOCK);
     grpc::AddInsecureChannelFromFd(&server, fd);
   }
