@@ -99,7 +99,7 @@ void Admission::Start() {
   for (const auto& vm : vms_.List()) {
     if (vm->phase() != record::VM_PHASE_ASSIGNED) continue;
     const auto& r = vm->record;
-    const std::string& tenant = vm->tenant;
+    const std::string tenant = vm->tenant();
     books_->quotas.Restore(tenant, r.vcpus(), Bytes(r.memory_bytes()));
     Give(*vm, std::make_shared<Grant>(books_, tenant, r.vcpus(), Bytes(r.memory_bytes())));
   }

@@ -8,8 +8,10 @@ Cache::Cache(Dependencies d, Settings settings)
     : deps_(std::move(d)),
       settings_(std::move(settings)),
       right_of_way_(deps_.executor),
-      vms_(deps_.executor, deps_.store, deps_.factory, right_of_way_, settings_, deps_.clock,
-           std::string(deps_.driver.name()), deps_.host_boot_id),
+      events_(deps_.executor, deps_.store, right_of_way_, settings_, deps_.clock,
+              deps_.host_boot_id),
+      vms_(deps_.executor, deps_.store, events_, deps_.factory, right_of_way_, settings_,
+           deps_.clock, std::string(deps_.driver.name()), deps_.host_boot_id),
       admission_(deps_.executor, vms_, right_of_way_, deps_.host_memory, settings_),
       catalog_(deps_.executor, deps_.store, deps_.templates, deps_.builder, vms_, settings_,
                deps_.clock, deps_.default_guest),
@@ -17,6 +19,7 @@ Cache::Cache(Dependencies d, Settings settings)
              deps_.clock),
       onlining_(deps_.executor, vms_),
       lease_ends_(deps_.executor, deps_.store, vms_, settings_, deps_.clock),
+      health_(deps_.executor, vms_, settings_),
       leases_(deps_.executor, deps_.store, deps_.factory, catalog_, pools_, vms_, admission_,
               onlining_, lease_ends_, right_of_way_, settings_, deps_.clock) {
   admission_.Attach(pools_);
@@ -36,11 +39,13 @@ Task<void> Cache::Start(Deadline deadline) {
     co_await onlining_.Stop();
     co_await vms_.Stop();  // those that were taken over are watched
     co_await catalog_.Stop();
+    co_await events_.Stop();
     co_return recovered;
   }
   catalog_.Collect();
   admission_.Start();
   pools_.Start();
+  health_.Start();
   co_return Result<void>();
 }
 
@@ -49,6 +54,7 @@ asio::awaitable<void> Cache::Drain(Deadline deadline) {
     log::Warning({}, "stopping while acquires still run: " + ToString(drained.error()));
   }
   co_await pools_.Stop();
+  events_.Close();  // who watches would not let the server end
 }
 
 asio::awaitable<void> Cache::Stop(Deadline deadline) {
@@ -58,11 +64,13 @@ asio::awaitable<void> Cache::Stop(Deadline deadline) {
         "the service stops", deadline);
     if (!ended) log::Warning({}, "stopping: " + ToString(ended.error()));
   }
+  co_await health_.Stop();
   co_await lease_ends_.Stop();
   co_await admission_.Stop();
   co_await onlining_.Stop();
   co_await vms_.Stop();
   co_await catalog_.Stop();
+  co_await events_.Stop();
 }
 
 Task<Cache::Initialised> Cache::Init(InitParams params, Say say, Deadline deadline) {

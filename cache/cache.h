@@ -9,6 +9,8 @@
 
 #include "cache/admission.h"
 #include "cache/catalog.h"
+#include "cache/events.h"
+#include "cache/health.h"
 #include "cache/kv_store.h"
 #include "cache/lease_ends.h"
 #include "cache/leases.h"
@@ -67,6 +69,7 @@ class Cache {
   LeaseEnds& lease_ends() { return lease_ends_; }
   Vms& vms() { return vms_; }
   const Clock& clock() const { return deps_.clock; }
+  Events& events() { return events_; }
   Onlining& onlining() { return onlining_; }
   const Settings& settings() const { return settings_; }
 
@@ -97,12 +100,14 @@ class Cache {
   Dependencies deps_;
   Settings settings_;
   RightOfWay right_of_way_;
+  Events events_;
   Vms vms_;
   Admission admission_;
   Catalog catalog_;
   Pools pools_;
   Onlining onlining_;
   LeaseEnds lease_ends_;
+  HealthChecks health_;
   Leases leases_;
 };
 

@@ -203,6 +203,12 @@ std::vector<TemplateInfo> Catalog::List() const {
     i.name = name;
     i.digest = digest;
     i.clones = vms_.CountOf(digest.str());
+    if (const auto state = vms_.quarantine().Of(digest.str())) {
+      i.quarantined_until = clock_.Now() + std::chrono::duration_cast<WallTime::duration>(
+                                               state->until - clock_.SinceBoot());
+      i.problem = "its last " + std::to_string(state->failures) +
+                  " clones failed, the last one with: " + state->last_error;
+    }
     if (const auto found = on_disk.find(digest); found != on_disk.end()) {
       i.manifest = found->second->manifest;
       i.disk_size = found->second->disk_size;
@@ -277,6 +283,7 @@ void Catalog::Collect() {
       ++it;
       continue;
     }
+    vms_.quarantine().Forget(it->str());
     deletions_.Spawn("delete template " + it->str(),
                      [](tmpl::Store& store, TemplateDigest digest) -> asio::awaitable<void> {
                        auto deleted = co_await store.Delete(digest);

@@ -51,7 +51,8 @@ struct TemplateInfo {
   Result<tmpl::Manifest> manifest = NotFound("");
   Bytes disk_size;
   std::size_t clones = 0;
-  std::string problem;  // why it cannot be cloned from here, if that is known
+  std::string problem;                        // why it cannot be cloned from here, if that is known
+  std::optional<WallTime> quarantined_until;  // while its clones keep failing
 };
 
 class Catalog {

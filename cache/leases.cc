@@ -318,7 +318,7 @@ Task<Acquired> Leases::Assign(const VmPtr& vm, const AcquireParams& params, cons
 
 void Leases::Undelivered(const VmPtr& vm) {
   if (!vm->lease) return;
-  const std::string key = RequestKey(vm->tenant, vm->request);
+  const std::string key = RequestKey(vm->tenant(), vm->request);
   // A retry may have got the VM meanwhile: then it is in use.
   auto* const request = vm->request.empty() ? nullptr : requests_.Find(key);
   if (request && --request->holders > 0) return;
@@ -329,7 +329,7 @@ void Leases::Undelivered(const VmPtr& vm) {
 Result<VmPtr> Leases::FindLeased(const Caller& caller, const VmId& id) const {
   RETURN_IF_ERROR(ValidateName("vm_id", id.str()));
   auto vm = vms_.Find(id);
-  if (!vm || !caller.MaySee(vm->tenant)) return NotFound("no VM '" + id.str() + "'");
+  if (!vm || !caller.MaySee(vm->tenant())) return NotFound("no VM '" + id.str() + "'");
   if (vm->phase() != record::VM_PHASE_ASSIGNED) {
     return FailedPrecondition("VM " + id.str() + " is " + std::string(PhaseName(vm->phase())) +
                               ", not leased");
@@ -355,7 +355,7 @@ Result<VmPtr> Leases::Renew(const Caller& caller, const VmId& id,
 Task<void> Leases::Release(Caller caller, VmId id, Deadline deadline) {
   CO_RETURN_IF_ERROR(ValidateName("vm_id", id.str()));
   auto known = vms_.Find(id);
-  if (known && !caller.MaySee(known->tenant)) known = nullptr;
+  if (known && !caller.MaySee(known->tenant())) known = nullptr;
   // Ending already: a repeated release waits for the same end.
   const bool ending = known && (known->phase() == record::VM_PHASE_RELEASED ||
                                 known->phase() == record::VM_PHASE_FAILED);

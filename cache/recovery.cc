@@ -43,6 +43,7 @@ std::multimap<std::string, ProcessIdentity> ProcessesBelow(const fs::path& root)
 
 Task<void> Cache::Recover(Deadline deadline) {
   ASSIGN_OR_CO_RETURN(auto state, LoadRecords(deps_.store));
+  events_.Restore(std::move(state.events));
   catalog_.Restore(state.template_names);
   pools_.Restore(state.pools);
 
@@ -69,7 +70,8 @@ Task<void> Cache::Recover(Deadline deadline) {
         return request.request_id() == lease->request_id();
       });
     }
-    CO_RETURN_IF_ERROR(batch.Commit(deps_.store));
+    CO_RETURN_IF_ERROR(events_.Commit(
+        batch, events_.Gone(vm, lease, "not there any more: " + taken.error().message)));
   }
   RecordBatch batch(WritePoint::kLeasesSwept);
   for (const auto& [id, lease] : leases) batch.DeleteLease(LeaseId(id));

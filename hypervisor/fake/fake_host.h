@@ -29,6 +29,7 @@ enum class Verb {
   kRemoveVcpus,
   kRemoveMemory,
   kStats,
+  kWait,
   kStop,
   kAdopt,
   kDescribe,

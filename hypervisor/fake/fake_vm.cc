@@ -201,6 +201,7 @@ std::string FakeVm::ConsoleTail(Bytes size) const {
 
 Task<ExitReason> FakeVm::Wait(Deadline deadline) {
   const auto m = machine_;
+  CO_RETURN_IF_ERROR(co_await host_.Meet(Verb::kWait, nullptr, deadline));
   co_return co_await m->exit.Wait(deadline);
 }
 

@@ -79,6 +79,7 @@ class Instance : public std::enable_shared_from_this<Instance> {
   void OnEvent(const QmpEvent& event);
   void OnDeviceDeleted(const QmpEvent& event);
   void OnStop();
+  void OnChannelClosed();
   Task<void> LookWhyStopped();
   asio::awaitable<void> Finish();
   ExitReason Explain(const Result<ExitStatus>& status) const;
