@@ -10,14 +10,13 @@ Result<std::unique_ptr<Vm>> FakeDriver::Create(VmConfig config) {
                                   std::make_shared<Machine>(host_.executor(), std::move(valid)));
 }
 
-Task<std::unique_ptr<Vm>> FakeDriver::Adopt(std::string handle, Deadline deadline) {
+Result<std::unique_ptr<Vm>> FakeDriver::Find(const std::string& handle) {
   constexpr std::string_view kOurs = "fake 1 ";
-  if (handle.starts_with('{')) co_return FailedPrecondition("the VM belongs to another driver");
-  if (!handle.starts_with(kOurs)) co_return DataLoss("the handle of a VM cannot be read");
-  const auto machine = host_.Find(VmId(handle.substr(kOurs.size())));
-  CO_RETURN_IF_ERROR(co_await host_.Meet(Verb::kAdopt, machine, deadline));
-  if (!machine) co_return NotFound("the VM is gone");
-  co_return std::make_unique<FakeVm>(host_, machine);
+  if (handle.starts_with('{')) return FailedPrecondition("the VM belongs to another driver");
+  if (!handle.starts_with(kOurs)) return DataLoss("the handle of a VM cannot be read");
+  auto machine = host_.Find(VmId(handle.substr(kOurs.size())));
+  if (!machine) return NotFound("the VM is gone");
+  return std::make_unique<FakeVm>(host_, std::move(machine), /*found=*/true);
 }
 
 Task<Fingerprint> FakeDriver::Describe(const VmConfig& given, Deadline deadline) {

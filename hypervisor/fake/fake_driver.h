@@ -17,7 +17,7 @@ class FakeDriver final : public Driver {
 
   std::string_view name() const override { return "fake"; }
   Result<std::unique_ptr<Vm>> Create(VmConfig config) override;
-  Task<std::unique_ptr<Vm>> Adopt(std::string handle, Deadline deadline) override;
+  Result<std::unique_ptr<Vm>> Find(const std::string& handle) override;
   Task<Fingerprint> Describe(const VmConfig& config, Deadline deadline) override;
   bool MayHave(Accelerator accelerator) const override;
 

@@ -59,8 +59,8 @@ Result<std::unique_ptr<Vm>> QemuDriver::Create(VmConfig config) {
   return std::make_unique<QemuVm>(executor_, spawner_, options_, std::move(valid));
 }
 
-Task<std::unique_ptr<Vm>> QemuDriver::Adopt(std::string handle, Deadline deadline) {
-  return QemuVm::Adopt(spawner_, options_, std::move(handle), deadline);
+Result<std::unique_ptr<Vm>> QemuDriver::Find(const std::string& handle) {
+  return QemuVm::Find(executor_, spawner_, options_, handle);
 }
 
 Task<QemuDriver::About> QemuDriver::Ask(Deadline deadline) {
