@@ -15,7 +15,10 @@ Cache::Cache(Dependencies d, Settings settings)
       pools_(deps_.executor, deps_.store, catalog_, vms_, right_of_way_, settings_, deps_.clock),
       onlining_(deps_.executor, vms_),
       leases_(deps_.executor, deps_.store, deps_.factory, catalog_, pools_, vms_, onlining_,
-              right_of_way_, settings_, deps_.clock) {
+              right_of_way_, settings_, deps_.clock),
+      adoption_(deps_.executor, deps_.driver, deps_.connector, vms_, pools_, onlining_,
+                deps_.host_boot_id),
+      strays_(deps_.executor, vms_, deps_.booter.run_root()) {
   catalog_.OnChanged([this](const std::string& name) { pools_.OnTemplateChanged(name); });
   vms_.OnDied([this](const VmPtr& vm) { pools_.Remove(vm); });
   vms_.OnGone([this](const VmEntry& vm) {
@@ -28,9 +31,7 @@ Cache::~Cache() = default;
 
 Task<void> Cache::Start(Deadline deadline) {
   if (auto recovered = co_await Recover(deadline); !recovered) {
-    co_await onlining_.Stop();
-    co_await vms_.Stop();  // those that were taken over are watched
-    co_await catalog_.Stop();
+    co_await StopTasks();
     co_return recovered;
   }
   catalog_.Collect();
@@ -45,13 +46,19 @@ asio::awaitable<void> Cache::Drain(Deadline deadline) {
   co_await pools_.Stop();
 }
 
-asio::awaitable<void> Cache::Stop(Deadline deadline) {
-  if (!settings_.keep_warm_on_stop) {
+asio::awaitable<void> Cache::Stop(Deadline deadline, bool leave_all) {
+  if (!settings_.keep_warm_on_stop && !leave_all) {
     auto ended = co_await vms_.EndAll(
         [](const VmEntry& vm) { return vm.phase() != record::VM_PHASE_ASSIGNED; },
         "the service stops", deadline);
     if (!ended) log::Warning({}, "stopping: " + ToString(ended.error()));
   }
+  co_await StopTasks();
+}
+
+asio::awaitable<void> Cache::StopTasks() {
+  co_await strays_.Stop();
+  co_await adoption_.Stop();
   co_await onlining_.Stop();
   co_await vms_.Stop();
   co_await catalog_.Stop();

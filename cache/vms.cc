@@ -258,9 +258,10 @@ void Vms::Forget(const VmPtr& vm) {
 }
 
 Vms::BuildRecord::~BuildRecord() {
+  vms_.builds_.erase(id_);
   RecordBatch batch(WritePoint::kBuildEnded);
   batch.DeleteVm(id_);
-  if (auto written = batch.Commit(store_); !written) {
+  if (auto written = batch.Commit(vms_.store_); !written) {
     log::Error({.vm = id_.str()}, "forgetting a build: " + ToString(written.error()));
   }
 }
@@ -276,7 +277,13 @@ Result<std::unique_ptr<Vms::BuildRecord>> Vms::BeginBuild(const std::string& tem
   RecordBatch batch(WritePoint::kBuildBegun);
   batch.Put(record);
   RETURN_IF_ERROR(batch.Commit(store_));
-  return std::unique_ptr<BuildRecord>(new BuildRecord(store_, VmId(record.id())));
+  builds_.insert(VmId(record.id()));
+  return std::unique_ptr<BuildRecord>(new BuildRecord(*this, VmId(record.id())));
+}
+
+bool Vms::Knows(const std::string& name) const {
+  return vms_.contains(VmId(name)) ||
+         std::ranges::any_of(builds_, [&](const VmId& id) { return name.starts_with(id.str()); });
 }
 
 VmPtr Vms::Adopt(record::VmRecord record, std::optional<record::LeaseRecord> lease,
@@ -288,7 +295,11 @@ VmPtr Vms::Adopt(record::VmRecord record, std::optional<record::LeaseRecord> lea
   vms_.emplace(vm->id(), vm);
   ++by_digest_[vm->record.template_digest()];
   if (vm->phase() == record::VM_PHASE_ASSIGNED) ++leased_[vm->record.pool_key()];
-  Watch(vm);
+  if (vm->phase() == record::VM_PHASE_RELEASED || vm->phase() == record::VM_PHASE_FAILED) {
+    destroyers_.Spawn("destroy " + vm->record.id(), Destroy(vm));
+  } else {
+    Watch(vm);
+  }
   return vm;
 }
 

@@ -20,6 +20,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -43,6 +44,7 @@ struct VmEntry {
   RequestId request;                          // that it was acquired by; stays after the lease
   std::shared_ptr<factory::Machine> machine;  // from WARM on, or FAILED
   std::string pending_problem;                // see onlining.h
+  std::string unreachable;                    // see adoption.h
   OneShot<bool> gone;                         // nothing of it is left
 
   VmId id() const { return VmId(record.id()); }
@@ -96,13 +98,18 @@ class Vms {
 
    private:
     friend class Vms;
-    BuildRecord(KvStore& store, VmId id) : store_(store), id_(std::move(id)) {}
-    KvStore& store_;
+    BuildRecord(Vms& vms, VmId id) : vms_(vms), id_(std::move(id)) {}
+    Vms& vms_;
     VmId id_;
   };
   Result<std::unique_ptr<BuildRecord>> BeginBuild(const std::string& template_name);
 
-  // Takes in a VM of an earlier daemon, which runs: WARM or ASSIGNED.
+  // Whether `name`, that of a VM's folder or process, is accounted for: one of these VMs, or of a
+  // build that goes on, which puts more after its id.
+  bool Knows(const std::string& name) const;
+
+  // Takes in a VM of an earlier daemon, which runs: WARM or ASSIGNED; or on its way to either, for
+  // End(). One that is RELEASED or FAILED is destroyed.
   VmPtr Adopt(record::VmRecord record, std::optional<record::LeaseRecord> lease,
               std::unique_ptr<factory::Machine> machine);
 
@@ -139,6 +146,7 @@ class Vms {
   std::map<VmId, VmPtr> vms_;
   std::map<std::string, std::size_t> by_digest_;
   std::map<std::string, std::size_t> leased_;  // by pool key
+  std::set<VmId> builds_;
   std::function<void(const VmEntry&)> on_gone_;
   std::function<void(const VmPtr&)> on_died_;
   Notifier changed_;  // some VM's phase

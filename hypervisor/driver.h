@@ -41,8 +41,8 @@ namespace hatchery::hypervisor {
 //   "-": kFailedPrecondition, nothing happens. "same": success, the state stays.
 //   * kLoading for a VM with boot_from_template, which waits for Load(); kRunning otherwise.
 //   HotAdd is AddVcpus and AddMemory. RemoveVcpus and RemoveMemory need a guest that runs: "same"
-//   in kRunning, "-" elsewhere. A failed Start() leaves kFailed, with no VMM. Reconnect() is the one
-//   way from kFailed to another state than kStopped: to what the VMM says.
+//   in kRunning, "-" elsewhere. A failed Start() leaves kFailed, with no VMM. Reconnect() is the
+//   one way from kFailed to another state than kStopped: to what the VMM says.
 enum class VmState { kCreated, kLoading, kRunning, kPaused, kFailed, kStopped };
 std::string_view Name(VmState state);
 

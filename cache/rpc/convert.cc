@@ -90,6 +90,7 @@ api::Vm ToApi(const VmEntry& vm) {
   out.set_pending_vcpus(r.pending_vcpus());
   out.set_pending_memory_bytes(r.pending_memory_bytes());
   out.set_pending_problem(vm.pending_problem);
+  out.set_problem(vm.unreachable);
   if (vm.machine) {
     const auto endpoints = vm.machine->vm->endpoints();
     out.set_pid(endpoints.pid);
