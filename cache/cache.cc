@@ -14,8 +14,9 @@ Cache::Cache(Dependencies d, Settings settings)
                deps_.clock, deps_.default_guest),
       pools_(deps_.executor, deps_.store, catalog_, vms_, right_of_way_, settings_, deps_.clock),
       onlining_(deps_.executor, vms_),
+      lease_ends_(deps_.executor, deps_.store, vms_, settings_, deps_.clock),
       leases_(deps_.executor, deps_.store, deps_.factory, catalog_, pools_, vms_, onlining_,
-              right_of_way_, settings_, deps_.clock),
+              lease_ends_, right_of_way_, settings_, deps_.clock),
       adoption_(deps_.executor, deps_.driver, deps_.connector, vms_, pools_, onlining_,
                 deps_.host_boot_id),
       strays_(deps_.executor, vms_, deps_.booter.run_root()) {
@@ -59,6 +60,7 @@ asio::awaitable<void> Cache::Stop(Deadline deadline, bool leave_all) {
 asio::awaitable<void> Cache::StopTasks() {
   co_await strays_.Stop();
   co_await adoption_.Stop();
+  co_await lease_ends_.Stop();
   co_await onlining_.Stop();
   co_await vms_.Stop();
   co_await catalog_.Stop();
