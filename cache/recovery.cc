@@ -1,9 +1,4 @@
 // What the daemon does first: find out what became of the VMs that its predecessor wrote down.
-#include <sys/syscall.h>
-#include <unistd.h>
-
-#include <csignal>
-
 #include "base/files.h"
 #include "base/log.h"
 #include "cache/cache.h"
@@ -17,27 +12,6 @@ constexpr auto kAdoptTimeout = std::chrono::seconds(5);
 // Whether the guest of a VM that is leased has confirmed its new identity: that is written down
 // only then.
 bool IsConfirmed(const record::VmRecord& record) { return !record.boot_id().empty(); }
-
-// The processes whose command line names a file below `root`, by the VM id that follows it.
-std::multimap<std::string, ProcessIdentity> ProcessesBelow(const fs::path& root) {
-  std::multimap<std::string, ProcessIdentity> found;
-  const std::string needle = root.string() + "/";
-  std::error_code ignored;
-  for (const auto& entry : fs::directory_iterator("/proc", ignored)) {
-    const std::string name = entry.path().filename();
-    if (name.find_first_not_of("0123456789") != std::string::npos) continue;
-    const auto command = ReadFile(entry.path() / "cmdline");
-    if (!command) continue;
-    const auto at = command->find(needle);
-    if (at == std::string::npos) continue;
-    const auto from = at + needle.size();
-    const auto id =
-        command->substr(from, command->find_first_of(std::string("/,\0", 3), from) - from);
-    const auto identity = IdentifyProcess(std::stoi(name));
-    if (identity && identity->pid != ::getpid()) found.emplace(id, *identity);
-  }
-  return found;
-}
 
 }  // namespace
 
@@ -109,21 +83,22 @@ Task<void> Cache::TakeOver(record::VmRecord record, std::optional<record::LeaseR
 }
 
 Task<void> Cache::SweepStrays(Deadline deadline) {
-  // Every VMM of ours names its run folder on its command line; that is how it is known as ours
-  // even when it died unrecorded.
   const auto root = deps_.booter.run_root();
-  for (const auto& [id, identity] : ProcessesBelow(root)) {
-    if (vms_.Find(VmId(id))) continue;
+  const auto known = [this](const VmId& id) { return vms_.Find(id) != nullptr; };
+  for (const auto& [stray, identity] : deps_.driver.FindStrays(root)) {
+    if (known(stray)) continue;
+    const std::string& id = stray.str();
     auto process = Process::Adopt(deps_.executor, identity);
     if (!process) continue;
     log::Info({.vm = id}, "ending a stray VMM, pid " + std::to_string(identity.pid));
     auto ended = co_await (*process)->Kill(Sooner(deadline, After(kAdoptTimeout)));
     if (!ended) log::Error({.vm = id}, "ending a stray VMM: " + ToString(ended.error()));
   }
+  deps_.driver.RemoveRemains(root, known);
   std::error_code ignored;
   for (const auto& entry : fs::directory_iterator(root, ignored)) {
     const std::string id = entry.path().filename();
-    if (vms_.Find(VmId(id))) continue;
+    if (known(VmId(id))) continue;
     if (auto removed = RemoveAll(entry.path()); !removed) {
       log::Error({.vm = id}, ToString(removed.error()));
     }
