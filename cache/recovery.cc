@@ -6,44 +6,41 @@
 // latest.
 //
 // What a crash leaves, by the last of these writes (WritePoint) that went through, and what becomes
-// of it. Every record is written before its effect, so the effect may be missing, or half there.
+// of it. Every record is written before its effect, which may be missing, then, or half there.
 //
-//   last write         | what may be there               | what the next start does
-//   -------------------+---------------------------------+-------------------------------------------
-//   build-begun        | a VMM, its folder, a draft      | record deleted; VMM and folder are
+//   last write          | what may be there             | what the next start does
+//   --------------------+-------------------------------+-----------------------------------------
+//   build-begun         | a VMM, its folder, a draft    | record deleted; VMM and folder are
 //   strays;
-//                      |                                 | tmpl::Store removes the draft
-//   build-ended        | a version without a name        | deleted
-//   template-named     | name and version                | nothing; an older version goes with its
-//                      |                                 | last VM, at once if it has none
-//   template-forgotten | a version without a name        | deleted, as soon as no VM lives from it
-//   pool-set, -learned,| a pool, its VMs missing         | filled
-//   -refitted          |                                 |
-//   pool-erased        | warm VMs that no pool wants     | ended once they have been reached
-//   vm-spawning        | a VMM, its folder               | record deleted; VMM and folder are
-//   strays vm-loaded, -warming| a VMM, on record by its process | FAILED, destroyed vm-warm | a
-//   paused VM                     | into its pool, or ended if that has enough vm-assigned        |
-//   lease, request; the guest may   | FAILED, destroyed, and the request is
-//                      | be half unique                  | forgotten: its caller never had an
-//                      answer
-//   vm-updated         | the same, confirmed             | leased; the request gets the same VM.
-//   Was
-//                      |                                 | it answered? Only its caller knows
-//   lease-renewed,     | the lease as it then was        | goes on from there
-//   lease-lapsed       |                                 |
-//   vm-released,       | a VMM, dying                    | destroyed; its request is closed
-//   vm-failed          |                                 |
-//   vm-forgotten       | an open request                 | closed: VMM and folder went before
-//   request-forgotten, | nothing else                    | nothing
-//   -closed            |                                 |
-//   vm-not-taken-over, | the same as before, less the    | the same again: each of these writes is
-//   leases-swept,      | record                          | good alone, and leaves a process to the
-//   requests-restored  |                                 | sweep of strays
-//   health-changed,    | nothing else                    | nothing
-//   events-dropped     |                                 |
+//                       |                               | tmpl::Store removes the draft
+//   build-ended         | a version without a name      | deleted
+//   template-named      | name and version              | an older version goes with its last VM
+//   template-forgotten  | a version without a name      | deleted when no VM lives from it
+//   pool-set, -learned, | a pool that is not full       | filled
+//   -refitted           |                               |
+//   pool-erased         | warm VMs without a pool       | ended
+//   vm-spawning         | a VMM, its folder             | record deleted; VMM and folder are strays
+//   vm-loaded, -warming | a VMM, known by its process   | FAILED, destroyed
+//   vm-warm             | a paused VM                   | into its pool; ended if that has enough
+//   vm-assigned         | lease and request; the guest  | FAILED, destroyed; the request is
+//                       | may be half unique            | forgotten: nobody had an answer to it
+//   vm-updated          | the same, confirmed           | leased; a repeat of the request, whose
+//                       |                               | answer may be lost, gets the same VM
+//   lease-renewed,      | the lease as it then was      | goes on from there
+//   -lapsed             |                               |
+//   vm-released,        | a VMM that dies               | destroyed; its request is closed
+//   -failed             |                               |
+//   vm-forgotten        | a request that is open        | closed; VMM and folder had gone before
+//   request-forgotten,  | nothing else                  | nothing
+//   -closed             |                               |
+//   vm-not-taken-over,  | less than before              | the same again: each is good alone, and
+//   leases-swept,       |                               | what processes they leave are strays
+//   requests-restored   |                               |
+//   health-changed,     | nothing else                  | nothing
+//   events-dropped      |                               |
 //
-// A VM that is on record and whose process (pid and start time) is gone, or that was of another
-// boot of the host, ends here: its record and lease are deleted and its request is closed.
+// A VM that is on record, and whose process (pid and start time) is gone or was of another boot of
+// the host, ends here: its record and lease are deleted, and its request is closed.
 #include "base/log.h"
 #include "cache/cache.h"
 

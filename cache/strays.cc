@@ -1,7 +1,5 @@
 #include "cache/strays.h"
 
-#include <unistd.h>
-
 #include "base/files.h"
 #include "base/log.h"
 
@@ -14,31 +12,11 @@ constexpr auto kKillTimeout = std::chrono::seconds(5);
 constexpr auto kLookEvery = std::chrono::minutes(1);
 constexpr std::string_view kVmPrefix = "vm-";
 
-// The processes whose command line names a file below `root`, by the folder that it is in.
-std::multimap<std::string, ProcessIdentity> ProcessesBelow(const fs::path& root) {
-  std::multimap<std::string, ProcessIdentity> found;
-  const std::string needle = root.string() + "/";
-  std::error_code ignored;
-  for (const auto& entry : fs::directory_iterator("/proc", ignored)) {
-    const std::string name = entry.path().filename();
-    if (name.find_first_not_of("0123456789") != std::string::npos) continue;
-    const auto command = ReadFile(entry.path() / "cmdline");
-    if (!command) continue;
-    const auto at = command->find(needle);
-    if (at == std::string::npos) continue;
-    const auto from = at + needle.size();
-    const auto folder =
-        command->substr(from, command->find_first_of(std::string("/,\0", 3), from) - from);
-    const auto identity = IdentifyProcess(std::stoi(name));
-    if (identity && identity->pid != ::getpid()) found.emplace(folder, *identity);
-  }
-  return found;
-}
-
 }  // namespace
 
-Strays::Strays(Executor executor, Vms& vms, fs::path run_root)
+Strays::Strays(Executor executor, hypervisor::Driver& driver, Vms& vms, fs::path run_root)
     : executor_(executor),
+      driver_(driver),
       vms_(vms),
       run_root_(std::move(run_root)),
       swept_(executor),
@@ -49,12 +27,12 @@ Strays::Found Strays::Find(bool only_with_folders) const {
   std::error_code ignored;
   for (const auto& entry : fs::directory_iterator(run_root_, ignored)) {
     const std::string name = entry.path().filename();
-    if (name.starts_with(kVmPrefix) && !vms_.Knows(name)) found.folders.insert(name);
+    if (name.starts_with(kVmPrefix) && !vms_.Knows(VmId(name))) found.folders.insert(name);
   }
   // Looking at every process of a large host takes its time.
   if (only_with_folders && found.folders.empty()) return found;
-  for (auto& [name, identity] : ProcessesBelow(run_root_)) {
-    if (!vms_.Knows(name)) found.processes.emplace(name, identity);
+  for (auto& stray : driver_.FindStrays(run_root_)) {
+    if (!vms_.Knows(stray.id)) found.processes.push_back(std::move(stray));
   }
   return found;
 }
@@ -73,7 +51,8 @@ asio::awaitable<void> Strays::Sweep() {
 }
 
 Task<void> Strays::End(Found found) {
-  for (const auto& [name, identity] : found.processes) {
+  for (const auto& [id, identity] : found.processes) {
+    const std::string& name = id.str();
     auto process = Process::Adopt(executor_, identity);
     if (!process) continue;
     log::Info({.vm = name}, "ending a stray VMM, pid " + std::to_string(identity.pid));
@@ -83,6 +62,7 @@ Task<void> Strays::End(Found found) {
     log::Error({.vm = name}, "ending a stray VMM: " + ToString(ended.error()));
     found.folders.erase(name);
   }
+  driver_.RemoveRemains(run_root_, [this](const VmId& id) { return vms_.Knows(id); });
   for (const auto& name : found.folders) {
     log::Info({.vm = name}, "removing the folder of a VM that is no more");
     if (auto removed = RemoveAll(run_root_ / name); !removed) {

@@ -1,27 +1,26 @@
 // What is on the host and no record accounts for: VMMs that a daemon started and died before it
 // could note them, and the folders of VMs that are no more.
 //
-// A process is ours if its command line names a file in the folder of a VM below our run root, and
-// a folder if it is there and has a VM's name: what else anybody keeps there is left alone. What is
-// found is ended and removed in the background. Loop thread only.
+// Which processes are ours the driver says (Driver::FindStrays), and a folder is if it is below our
+// run root and has a VM's name: what else anybody keeps there is left alone. What is found is ended
+// and removed in the background. Loop thread only.
 #pragma once
 
 #include <filesystem>
-#include <map>
-#include <optional>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "base/notifier.h"
-#include "base/process.h"
 #include "base/task.h"
 #include "cache/vms.h"
+#include "hypervisor/driver.h"
 
 namespace hatchery::cache {
 
 class Strays {
  public:
-  Strays(Executor executor, Vms& vms, std::filesystem::path run_root);
+  Strays(Executor executor, hypervisor::Driver& driver, Vms& vms, std::filesystem::path run_root);
 
   // Looks for strays among all processes, and every kLookEvery from then on for folders. What is
   // recorded must be in Vms already.
@@ -34,7 +33,7 @@ class Strays {
 
  private:
   struct Found {
-    std::multimap<std::string, ProcessIdentity> processes;  // by the name of the VM's folder
+    std::vector<hypervisor::Stray> processes;
     std::set<std::string> folders;
   };
   Found Find(bool only_with_folders) const;
@@ -42,6 +41,7 @@ class Strays {
   Task<void> End(Found found);
 
   Executor executor_;
+  hypervisor::Driver& driver_;
   Vms& vms_;
   const std::filesystem::path run_root_;
   OneShot<bool> swept_;

@@ -105,9 +105,9 @@ class Vms {
   };
   Result<std::unique_ptr<BuildRecord>> BeginBuild(const std::string& template_name);
 
-  // Whether `name`, that of a VM's folder or process, is accounted for: one of these VMs, or of a
-  // build that goes on, which puts more after its id.
-  bool Knows(const std::string& name) const;
+  // Whether `id`, found on the host, is accounted for: one of these VMs, or of a build that goes
+  // on, which may put more after its own.
+  bool Knows(const VmId& id) const;
 
   // Takes in a VM of an earlier daemon, which runs: WARM or ASSIGNED; or on its way to either, for
   // End(). One that is RELEASED or FAILED is destroyed.

@@ -10,6 +10,8 @@
 
 #include <chrono>
 #include <cstdint>
+#include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -153,6 +155,12 @@ class Vm {
 // hashes the same everywhere.
 using Fingerprint = std::map<std::string, std::string>;
 
+// A VMM that runs, with the VM that it was started for.
+struct Stray {
+  VmId id;
+  ProcessIdentity process;
+};
+
 class Driver {
  public:
   virtual ~Driver() = default;
@@ -178,6 +186,17 @@ class Driver {
   // Whether this host may have the accelerator at all (/dev/kvm can be opened): a necessary
   // condition. Only a boot is sufficient.
   virtual bool MayHave(Accelerator accelerator) const = 0;
+
+  // The VMMs that were started, by this driver or an earlier one, for VMs whose run_dir is in
+  // `run_root`: by what the host says, not by any record. Those that are on record are among them;
+  // the caller knows which. A process that only looks at a VM's files is not: what comes back may
+  // be killed. One VM may appear more than once.
+  virtual std::vector<Stray> FindStrays(const std::filesystem::path& run_root) = 0;
+
+  // Ends and removes what VMMs have left on the host outside their run_dir (control groups), of
+  // VMs below `run_root` that `keep` does not know. Done when strays have been ended.
+  virtual void RemoveRemains(const std::filesystem::path& run_root,
+                             const std::function<bool(const VmId&)>& keep) = 0;
 };
 
 }  // namespace hatchery::hypervisor

@@ -30,6 +30,16 @@ Task<Fingerprint> FakeDriver::Describe(const VmConfig& given, Deadline deadline)
   co_return print;
 }
 
+std::vector<Stray> FakeDriver::FindStrays(const std::filesystem::path& run_root) {
+  std::vector<Stray> found = host_.strays;
+  for (const auto& id : host_.live()) {
+    const auto machine = host_.Find(id);
+    if (machine->config.run_dir.parent_path() != run_root) continue;
+    found.push_back({id, {.pid = machine->pid}});
+  }
+  return found;
+}
+
 bool FakeDriver::MayHave(Accelerator accelerator) const {
   return accelerator != Accelerator::kKvm || host_.may_have_kvm;
 }

@@ -92,6 +92,8 @@ class FakeHost {
   // What Describe() answers, besides what depends on the config.
   Fingerprint fingerprint = {{"vmm.version", "fake 1"}, {"machine", "fake"}};
   bool may_have_kvm = false;
+  // Processes that Driver::FindStrays() names besides the live VMs.
+  std::vector<Stray> strays;
   // What Vm::Supports() denies.
   std::set<std::pair<Resource, Operation>> unsupported;
 

@@ -9,6 +9,7 @@
 
 #include "hypervisor/qemu/proc.h"
 #include "hypervisor/qemu/qemu_vm.h"
+#include "hypervisor/qemu/strays.h"
 
 namespace hatchery::hypervisor::qemu {
 
@@ -110,5 +111,15 @@ bool QemuDriver::MayHave(Accelerator accelerator) const {
   if (accelerator != Accelerator::kKvm) return true;
   return UniqueFd(::open("/dev/kvm", O_RDWR | O_CLOEXEC)).valid();
 }
+
+std::vector<Stray> QemuDriver::FindStrays(const std::filesystem::path& run_root) {
+  // A program that cannot be found runs nothing that we would know.
+  const auto program = FindProgram(options_.binary);
+  if (!program) return {};
+  return FindVmms({.proc = "/proc", .program = *program, .run_root = run_root});
+}
+
+void QemuDriver::RemoveRemains(const std::filesystem::path&,
+                               const std::function<bool(const VmId&)>&) {}
 
 }  // namespace hatchery::hypervisor::qemu

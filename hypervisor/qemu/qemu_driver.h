@@ -21,6 +21,9 @@ class QemuDriver final : public Driver {
   Result<std::unique_ptr<Vm>> Find(const std::string& handle) override;
   Task<Fingerprint> Describe(const VmConfig& config, Deadline deadline) override;
   bool MayHave(Accelerator accelerator) const override;
+  std::vector<Stray> FindStrays(const std::filesystem::path& run_root) override;
+  void RemoveRemains(const std::filesystem::path& run_root,
+                     const std::function<bool(const VmId&)>& keep) override;
 
  private:
   // What QEMU says of itself.

@@ -107,8 +107,10 @@ TEST_F(RecoveryTest, EndsAStrayProcessOfOursAndNoOther) {
     kept_.emplace_back(fds[1]);
     return process;
   };
-  auto stray = spawn("path=" + (folder / "console.log").string() + ",append=on");
-  auto other = spawn(outside_.dir.path().string() + "/elsewhere");
+  auto stray = spawn("a VMM");
+  outside_.host.strays = {{VmId("vm-stray"), stray->identity()}};
+  // Somebody who looks at what it printed.
+  auto other = spawn((folder / "console.log").string());
   Begin();
   EXPECT_TRUE(Run(stray->Wait(After(kLong))).has_value());
   auto still_there = Run(other->Wait(After(std::chrono::milliseconds(1))));
