@@ -10,8 +10,7 @@
 //
 //   last write          | what may be there             | what the next start does
 //   --------------------+-------------------------------+-----------------------------------------
-//   build-begun         | a VMM, its folder, a draft    | record deleted; VMM and folder are
-//   strays;
+//   build-begun         | a VMM, its folder, a draft    | record deleted; VMM and folder: strays.
 //                       |                               | tmpl::Store removes the draft
 //   build-ended         | a version without a name      | deleted
 //   template-named      | name and version              | an older version goes with its last VM
@@ -19,7 +18,7 @@
 //   pool-set, -learned, | a pool that is not full       | filled
 //   -refitted           |                               |
 //   pool-erased         | warm VMs without a pool       | ended
-//   vm-spawning         | a VMM, its folder             | record deleted; VMM and folder are strays
+//   vm-spawning         | a VMM, its folder             | record deleted; VMM and folder: strays
 //   vm-loaded, -warming | a VMM, known by its process   | FAILED, destroyed
 //   vm-warm             | a paused VM                   | into its pool; ended if that has enough
 //   vm-assigned         | lease and request; the guest  | FAILED, destroyed; the request is

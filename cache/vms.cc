@@ -8,7 +8,11 @@ namespace hatchery::cache {
 
 namespace {
 
+// How long a VMM that withstands its end is tried to be ended, and how long at a time.
 constexpr auto kDestroyDeadline = std::chrono::minutes(10);
+constexpr auto kDestroyTry = std::chrono::seconds(5);
+// Whoever waits for VMs to end is told the name of one of them if none has for so long.
+constexpr auto kSlow = std::chrono::seconds(2);
 constexpr auto kTailInLog = Bytes::KiB(1);
 
 // The write by which a VM enters `phase`.
@@ -235,7 +239,11 @@ void Vms::End(const VmPtr& vm, Phase phase, std::string_view reason) {
 asio::awaitable<void> Vms::Destroy(VmPtr vm) {
   if (vm->machine) {
     co_await right_of_way_.WaitUntilFree({}, After(settings_.put_off.destroy));
-    auto destroyed = co_await factory_.Destroy(*vm->machine, After(kDestroyDeadline));
+    const Deadline give_up = After(kDestroyDeadline);
+    auto destroyed = co_await factory_.Destroy(*vm->machine, After(kDestroyTry));
+    while (!destroyed && !stopping_ && std::chrono::steady_clock::now() < give_up) {
+      destroyed = co_await factory_.Destroy(*vm->machine, After(kDestroyTry));
+    }
     if (!destroyed) {
       // Its record stays, so that the next daemon tries again.
       log::Error({.vm = vm->record.id()}, "destroying a VM: " + ToString(destroyed.error()));
@@ -283,9 +291,10 @@ Result<std::unique_ptr<Vms::BuildRecord>> Vms::BeginBuild(const std::string& tem
   return std::unique_ptr<BuildRecord>(new BuildRecord(*this, VmId(record.id())));
 }
 
-bool Vms::Knows(const std::string& name) const {
-  return vms_.contains(VmId(name)) ||
-         std::ranges::any_of(builds_, [&](const VmId& id) { return name.starts_with(id.str()); });
+bool Vms::Knows(const VmId& id) const {
+  return vms_.contains(id) || std::ranges::any_of(builds_, [&](const VmId& build) {
+           return id.str().starts_with(build.str());
+         });
 }
 
 VmPtr Vms::Adopt(record::VmRecord record, std::optional<record::LeaseRecord> lease,
@@ -334,26 +343,36 @@ std::size_t Vms::LeasedOf(const std::string& pool_key) const {
 }
 
 Task<void> Vms::EndAll(std::function<bool(const VmEntry&)> which, std::string_view reason,
-                       Deadline deadline) {
+                       Deadline deadline, Waiting waiting) {
+  std::size_t told = 0;
   for (;;) {
     // One that is still being cloned cannot be ended here: its maker does, or it becomes warm.
     for (const auto& vm : List()) {
       if (which(*vm)) End(vm, record::VM_PHASE_RELEASED, reason);
     }
-    VmPtr waiting_for;
+    VmPtr one;
+    std::size_t left = 0;
     for (const auto& vm : List()) {
-      if (which(*vm)) waiting_for = vm;
+      if (!which(*vm)) continue;
+      one = vm;
+      ++left;
     }
-    if (!waiting_for) co_return Result<void>();
-    if (auto changed = co_await changed_.Wait(deadline); !changed) {
-      co_return Annotate(changed.error(), "waiting for VM " + waiting_for->record.id() + " (" +
-                                              std::string(PhaseName(waiting_for->phase())) +
+    if (waiting && left != told) waiting(left, nullptr);
+    told = left;
+    if (!one) co_return Result<void>();
+    auto changed = co_await changed_.Wait(Sooner(deadline, After(kSlow)));
+    if (changed) continue;
+    if (changed.error().code == Code::kCancelled || std::chrono::steady_clock::now() >= deadline) {
+      co_return Annotate(changed.error(), "waiting for VM " + one->record.id() + " (" +
+                                              std::string(PhaseName(one->phase())) +
                                               ") to be gone");
     }
+    if (waiting) waiting(left, one.get());
   }
 }
 
 asio::awaitable<void> Vms::Stop() {
+  stopping_ = true;
   // In this order: a watcher whose VM has just died starts a destroyer.
   watchers_.Cancel();
   co_await watchers_.Join();

@@ -122,12 +122,16 @@ class Vms {
   std::size_t LeasedOf(const std::string& pool_key) const;
   std::size_t size() const { return vms_.size(); }
 
+  // How many EndAll() waits for; and the one that it waits for, when nothing has happened for a
+  // while.
+  using Waiting = std::function<void(std::size_t left, const VmEntry* slow)>;
   // Ends every VM for which `which` is true, also those that become usable meanwhile, and waits
   // until none is left. Who makes new ones must be stopped first.
   Task<void> EndAll(std::function<bool(const VmEntry&)> which, std::string_view reason,
-                    Deadline deadline);
+                    Deadline deadline, Waiting waiting = {});
 
-  // Stops watching and waits for what runs; VMs that live stay alive.
+  // Stops watching and waits for what runs, at most for kDestroyTry if a VMM withstands its end;
+  // VMs that live stay alive.
   asio::awaitable<void> Stop();
 
  private:
@@ -151,6 +155,7 @@ class Vms {
   std::function<void(const VmEntry&)> on_gone_;
   std::function<void(const VmPtr&)> on_died_;
   Notifier changed_;  // some VM's phase
+  bool stopping_ = false;
   TaskScope watchers_;
   TaskScope destroyers_;
 };

@@ -22,6 +22,9 @@ class Server {
     unsigned mode = 0660;
   };
 
+  // kFailedPrecondition if somebody listens on `socket`.
+  static Result<void> CheckUnused(const std::filesystem::path& socket);
+
   // Binds and begins to serve. A stale socket file is replaced; kFailedPrecondition if somebody
   // listens on it. `cache` must outlive the server.
   static Result<std::unique_ptr<Server>> Start(Executor executor, Cache& cache, DaemonInfo info,
