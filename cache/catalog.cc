@@ -13,6 +13,15 @@ bool IsHexPrefix(const std::string& text) {
          text.find_first_not_of("0123456789abcdef") == std::string::npos;
 }
 
+// Why a template cannot be used, and what to do.
+Error Explain(const std::string& name, const Error& why) {
+  Error error = Annotate(why, "template '" + name + "'").error();
+  if (error.code == Code::kDataLoss) {
+    error.message += "; make it again with 'hatchery template create " + name + "'";
+  }
+  return error;
+}
+
 }  // namespace
 
 Result<std::string> TemplateNameOrDefault(const std::string& name) {
@@ -163,11 +172,7 @@ Task<std::shared_ptr<const tmpl::LoadedTemplate>> Catalog::Current(const std::st
     if (loaded) version->second.loaded = *loaded;
     version->second.problem = loaded ? "" : loaded.error().message;
     if (!loaded) {
-      Error error = Annotate(loaded.error(), "template '" + name + "'").error();
-      if (error.code == Code::kDataLoss) {
-        error.message += "; make it again with 'hatchery template create " + name + "'";
-      }
-      co_return std::unexpected(std::move(error));
+      co_return std::unexpected(Explain(name, loaded.error()));
     }
     // As it is now: it may have been closed.
   }
@@ -181,7 +186,10 @@ Result<std::shared_ptr<const tmpl::Manifest>> Catalog::CurrentManifest(const std
   if (const auto& loaded = version.loaded) return Manifest(loaded, &loaded->manifest());
   if (!version.manifest) {
     auto manifest = templates_.Get(digest);
-    if (!manifest) return Annotate(manifest.error(), "template '" + name + "'");
+    if (!manifest) {
+      version.problem = manifest.error().message;
+      return std::unexpected(Explain(name, manifest.error()));
+    }
     version.manifest = std::make_shared<const tmpl::Manifest>(*std::move(manifest));
   }
   return version.manifest;

@@ -166,15 +166,22 @@ Task<Loaded> Store::Publish(Manifest manifest, UniqueFd memory_fd, UniqueFd stat
   co_return loaded;
 }
 
-// One is enough: they were all given the same, and none has a better claim to be trusted.
 Task<UniqueFd> Store::Impl::FromHolders(const Manifest& manifest) {
-  for (const pid_t pid : holders ? holders(manifest.digest) : std::vector<pid_t>()) {
+  // Some may be dying. But whoever holds something else is reason enough to ask nobody any more:
+  // what was hashed in vain is time that somebody waits.
+  constexpr std::size_t kAsked = 3;
+  auto pids = holders ? holders(manifest.digest) : std::vector<pid_t>();
+  pids.resize(std::min(pids.size(), kAsked));
+  for (const pid_t pid : pids) {
     auto memory = co_await TakeBack(workers, pid, manifest);
     if (co_await IsCancelled()) co_return Cancelled("cancelled");
-    log::Info({.tmpl = manifest.digest.str()},
-              "its memory " + (memory ? "is taken back from VMM " + std::to_string(pid)
-                                      : "is read from disk: " + memory.error().message));
-    co_return memory;
+    const std::string whose = "the memory of VMM " + std::to_string(pid);
+    if (memory) {
+      log::Info({.tmpl = manifest.digest.str()}, "using " + whose + ", a clone");
+      co_return memory;
+    }
+    log::Info({.tmpl = manifest.digest.str()}, whose + ": " + memory.error().message);
+    if (memory.error().code == Code::kDataLoss) break;
   }
   co_return NotFound("nobody holds it");
 }

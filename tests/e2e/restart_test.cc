@@ -77,7 +77,7 @@ TEST_F(RestartTest, AKilledDaemonLosesNothing) {
 
   // From the pool, whose VMs are the ones that were there.
   const auto another = Acquired(daemon);
-  EXPECT_EQ(another.source(), api::AcquireResponse::SOURCE_POOL);
+  EXPECT_EQ(another.source(), api::AcquireResponse::POOL);
   EXPECT_TRUE(before.contains(static_cast<pid_t>(another.vm().pid())));
   EXPECT_THAT(before, IsSubsetOf(daemon.Vmms()));
   EXPECT_EQ(daemon.Shell(running.vm().vm_id(), "cat /tmp/mark"), "still here");
