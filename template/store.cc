@@ -187,7 +187,8 @@ Task<UniqueFd> Store::Impl::FromHolders(const Manifest& manifest) {
 }
 
 Task<UniqueFd> Store::Impl::ReadMemory(const fs::path& folder, const Manifest& manifest) {
-  if (auto held = co_await FromHolders(manifest); held || co_await IsCancelled()) co_return held;
+  if (auto held = co_await FromHolders(manifest)) co_return held;
+  if (co_await IsCancelled()) co_return Cancelled("cancelled");
   ASSIGN_OR_CO_RETURN(UniqueFd file, OpenMemoryFile(folder, manifest));
   ASSIGN_OR_CO_RETURN(UniqueFd memory, CreateMemory(manifest.shape.memory));
   CO_RETURN_IF_ERROR(co_await ForEachChunk(
