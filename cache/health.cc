@@ -25,7 +25,8 @@ bool ShouldAnswer(const VmEntry& vm) {
 }
 
 bool HasFailed(const VmEntry& vm) {
-  return vm.machine->vm->state() == hypervisor::VmState::kFailed;
+  // One that cannot be spoken to is adoption.h's business.
+  return vm.machine->vm->state() == hypervisor::VmState::kFailed && vm.machine->vm->reachable();
 }
 
 std::string Seconds(std::chrono::nanoseconds time) {
@@ -59,7 +60,7 @@ asio::awaitable<void> HealthChecks::Run() {
 }
 
 asio::awaitable<void> HealthChecks::Look(VmPtr vm) {
-  if (!IsInUse(*vm)) co_return;
+  if (!IsInUse(*vm) || vm->reaching) co_return;
   if (HasFailed(*vm)) {
     // A leased one may be of use to its sandbox as long as its guest runs.
     if (vm->phase() == record::VM_PHASE_WARM) vms_.Fail(vm, "its VMM cannot be worked with");
@@ -71,7 +72,7 @@ asio::awaitable<void> HealthChecks::Look(VmPtr vm) {
   const Deadline asked = std::chrono::steady_clock::now();
   const auto answer = co_await machine->agent->Check(After(settings_.health.agent_timeout));
   asked_.erase(vm->id());
-  if (co_await IsCancelled() || !ShouldAnswer(*vm)) co_return;
+  if (co_await IsCancelled() || !ShouldAnswer(*vm) || vm->reaching) co_return;
   Judge(vm, answer, asked);
 }
 

@@ -8,7 +8,11 @@ namespace hatchery::cache {
 
 namespace {
 
+// How long a VMM that withstands its end is tried to be ended, and how long at a time.
 constexpr auto kDestroyDeadline = std::chrono::minutes(10);
+constexpr auto kDestroyTry = std::chrono::seconds(5);
+// Whoever waits for VMs to end is told the name of one of them if none has for so long.
+constexpr auto kSlow = std::chrono::seconds(2);
 // Of the console, for the log and for those who watch.
 constexpr auto kTail = Bytes::KiB(1);
 // Between two tries to wait for a VM's end, doubling from the first to the last. Waiting fails only
@@ -311,7 +315,11 @@ void Vms::Tell(RecordBatch& batch, record::EventRecord event) {
 asio::awaitable<void> Vms::Destroy(VmPtr vm) {
   if (vm->machine) {
     co_await right_of_way_.WaitUntilFree({}, After(settings_.put_off.destroy));
-    auto destroyed = co_await factory_.Destroy(*vm->machine, After(kDestroyDeadline));
+    const Deadline give_up = After(kDestroyDeadline);
+    auto destroyed = co_await factory_.Destroy(*vm->machine, After(kDestroyTry));
+    while (!destroyed && !stopping_ && std::chrono::steady_clock::now() < give_up) {
+      destroyed = co_await factory_.Destroy(*vm->machine, After(kDestroyTry));
+    }
     if (!destroyed) {
       // Its record stays, so that the next daemon tries again.
       log::Error({.vm = vm->record.id()}, "destroying a VM: " + ToString(destroyed.error()));
@@ -334,9 +342,10 @@ void Vms::Forget(const VmPtr& vm, std::string_view reason) {
 }
 
 Vms::BuildRecord::~BuildRecord() {
+  vms_.builds_.erase(id_);
   RecordBatch batch(WritePoint::kBuildEnded);
   batch.DeleteVm(id_);
-  if (auto written = batch.Commit(store_); !written) {
+  if (auto written = batch.Commit(vms_.store_); !written) {
     log::Error({.vm = id_.str()}, "forgetting a build: " + ToString(written.error()));
   }
 }
@@ -352,7 +361,14 @@ Result<std::unique_ptr<Vms::BuildRecord>> Vms::BeginBuild(const std::string& tem
   RecordBatch batch(WritePoint::kBuildBegun);
   batch.Put(record);
   RETURN_IF_ERROR(batch.Commit(store_));
-  return std::unique_ptr<BuildRecord>(new BuildRecord(store_, VmId(record.id())));
+  builds_.insert(VmId(record.id()));
+  return std::unique_ptr<BuildRecord>(new BuildRecord(*this, VmId(record.id())));
+}
+
+bool Vms::Knows(const VmId& id) const {
+  return vms_.contains(id) || std::ranges::any_of(builds_, [&](const VmId& build) {
+           return id.str().starts_with(build.str());
+         });
 }
 
 VmPtr Vms::Adopt(record::VmRecord record, std::optional<record::LeaseRecord> lease,
@@ -365,7 +381,11 @@ VmPtr Vms::Adopt(record::VmRecord record, std::optional<record::LeaseRecord> lea
   vms_.emplace(vm->id(), vm);
   ++by_digest_[vm->record.template_digest()];
   if (vm->phase() == record::VM_PHASE_ASSIGNED) ++leased_[vm->record.pool_key()];
-  Watch(vm);
+  if (vm->phase() == record::VM_PHASE_RELEASED || vm->phase() == record::VM_PHASE_FAILED) {
+    destroyers_.Spawn("destroy " + vm->record.id(), Destroy(vm));
+  } else {
+    Watch(vm);
+  }
   return vm;
 }
 
@@ -400,26 +420,36 @@ std::size_t Vms::LeasedOf(const std::string& pool_key) const {
 }
 
 Task<void> Vms::EndAll(std::function<bool(const VmEntry&)> which, std::string_view reason,
-                       Deadline deadline) {
+                       Deadline deadline, Waiting waiting) {
+  std::size_t told = 0;
   for (;;) {
     // One that is still being cloned cannot be ended here: its maker does, or it becomes warm.
     for (const auto& vm : List()) {
       if (which(*vm)) End(vm, record::VM_PHASE_RELEASED, reason);
     }
-    VmPtr waiting_for;
+    VmPtr one;
+    std::size_t left = 0;
     for (const auto& vm : List()) {
-      if (which(*vm)) waiting_for = vm;
+      if (!which(*vm)) continue;
+      one = vm;
+      ++left;
     }
-    if (!waiting_for) co_return Result<void>();
-    if (auto changed = co_await changed_.Wait(deadline); !changed) {
-      co_return Annotate(changed.error(), "waiting for VM " + waiting_for->record.id() + " (" +
-                                              std::string(PhaseName(waiting_for->phase())) +
+    if (waiting && left != told) waiting(left, nullptr);
+    told = left;
+    if (!one) co_return Result<void>();
+    auto changed = co_await changed_.Wait(Sooner(deadline, After(kSlow)));
+    if (changed) continue;
+    if (changed.error().code == Code::kCancelled || std::chrono::steady_clock::now() >= deadline) {
+      co_return Annotate(changed.error(), "waiting for VM " + one->record.id() + " (" +
+                                              std::string(PhaseName(one->phase())) +
                                               ") to be gone");
     }
+    if (waiting) waiting(left, one.get());
   }
 }
 
 asio::awaitable<void> Vms::Stop() {
+  stopping_ = true;
   // In this order: a watcher whose VM has just died starts a destroyer.
   watchers_.Cancel();
   co_await watchers_.Join();

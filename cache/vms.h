@@ -21,6 +21,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -49,7 +50,8 @@ struct VmEntry {
   RequestId request;                               // that it was acquired by; stays after the lease
   std::shared_ptr<factory::Machine> machine;       // from WARM on, or FAILED
   std::string pending_problem;                     // see onlining.h
-  std::string problem;                             // see health.h
+  std::string problem;                             // see health.h and adoption.h
+  bool reaching = false;                           // it could not be spoken to: see adoption.h
   OneShot<bool> gone;                              // nothing of it is left
   std::shared_ptr<Grant> grant;  // while ASSIGNED: what the lease holds (admission.h)
   Bytes private_memory;          // when last measured; 0: not yet
@@ -117,13 +119,18 @@ class Vms {
 
    private:
     friend class Vms;
-    BuildRecord(KvStore& store, VmId id) : store_(store), id_(std::move(id)) {}
-    KvStore& store_;
+    BuildRecord(Vms& vms, VmId id) : vms_(vms), id_(std::move(id)) {}
+    Vms& vms_;
     VmId id_;
   };
   Result<std::unique_ptr<BuildRecord>> BeginBuild(const std::string& template_name);
 
-  // Takes in a VM of an earlier daemon, which runs: WARM or ASSIGNED.
+  // Whether `id`, found on the host, is accounted for: one of these VMs, or of a build that goes
+  // on, which may put more after its own.
+  bool Knows(const VmId& id) const;
+
+  // Takes in a VM of an earlier daemon, which runs: WARM or ASSIGNED; or on its way to either, for
+  // End(). One that is RELEASED or FAILED is destroyed.
   VmPtr Adopt(record::VmRecord record, std::optional<record::LeaseRecord> lease,
               std::unique_ptr<factory::Machine> machine);
 
@@ -141,12 +148,16 @@ class Vms {
   std::size_t LeasedOf(const std::string& pool_key) const;
   std::size_t size() const { return vms_.size(); }
 
+  // How many EndAll() waits for; and the one that it waits for, when nothing has happened for a
+  // while.
+  using Waiting = std::function<void(std::size_t left, const VmEntry* slow)>;
   // Ends every VM for which `which` is true, also those that become usable meanwhile, and waits
   // until none is left. Who makes new ones must be stopped first.
   Task<void> EndAll(std::function<bool(const VmEntry&)> which, std::string_view reason,
-                    Deadline deadline);
+                    Deadline deadline, Waiting waiting = {});
 
-  // Stops watching and waits for what runs; VMs that live stay alive.
+  // Stops watching and waits for what runs, at most for kDestroyTry if a VMM withstands its end;
+  // VMs that live stay alive.
   asio::awaitable<void> Stop();
 
  private:
@@ -174,9 +185,11 @@ class Vms {
   std::map<VmId, VmPtr> vms_;
   std::map<std::string, std::size_t> by_digest_;
   std::map<std::string, std::size_t> leased_;  // by pool key
+  std::set<VmId> builds_;
   std::function<void(const VmEntry&)> on_gone_;
   std::function<void(const VmPtr&)> on_died_;
   Notifier changed_;  // some VM's phase
+  bool stopping_ = false;
   TaskScope watchers_;
   TaskScope destroyers_;
 };

@@ -155,11 +155,13 @@ void Instance::OnStop() {
       asio::detached);
 }
 
-// QEMU stops a guest by itself when it cannot go on: emulation failed under KVM, a disk is full.
-// It stays alive and would look like a paused VM for ever.
 Task<void> Instance::LookWhyStopped() {
   ASSIGN_OR_CO_RETURN(const Json status, co_await Execute("query-status", {}, After(kExitGrace)));
-  const std::string run_state = Text(status, "status");
+  (void)EndIfBroken(Text(status, "status"));
+  co_return Result<void>();
+}
+
+bool Instance::EndIfBroken(const std::string& run_state) {
   for (const char* broken : {"internal-error", "io-error", "guest-panicked", "watchdog"}) {
     if (run_state != broken) continue;
     broken_state_ = run_state;
@@ -167,8 +169,9 @@ Task<void> Instance::LookWhyStopped() {
     state = VmState::kFailed;
     log::Warning({.vm = config.id.str()}, "QEMU stopped the guest: " + run_state);
     if (process) (void)process->Signal(SIGKILL);
+    return true;
   }
-  co_return Result<void>();
+  return false;
 }
 
 asio::awaitable<void> Instance::Finish() {
