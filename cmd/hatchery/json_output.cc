@@ -140,13 +140,10 @@ Json ToJson(const v1::GetVmResponse& response) {
 }
 
 Json ToJson(const v1::StatusResponse& response) {
-  Json json{{"version", response.version()},
-            {"state_dir", response.state_dir()},
-            {"driver", response.driver()},
-            {"pid", response.pid()},
-            {"vms", response.vms()},
-            {"leased", response.leased()},
-            {"uptime_us", Microseconds(response.uptime())}};
+  Json json{{"version", response.version()}, {"state_dir", response.state_dir()},
+            {"driver", response.driver()},   {"isolation", response.isolation()},
+            {"pid", response.pid()},         {"vms", response.vms()},
+            {"leased", response.leased()},   {"uptime_us", Microseconds(response.uptime())}};
   json.update(ToJsonList("templates", response.templates()));
   json.update(ToJsonList("pools", response.pools()));
   return json;

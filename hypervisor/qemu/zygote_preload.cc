@@ -45,6 +45,7 @@ bool Parse(char* text, size_t size, Request& request) {
   const size_t count = request.header.descriptors;
   const size_t names = sizeof(RequestHeader) + count * sizeof(int32_t);
   if (request.header.magic != kMagic || count > kMaxDescriptors || size <= names) return false;
+  if (!hatchery::confine::Valid(request.header.confinement)) return false;
   for (size_t i = 0; i < count; ++i) {
     int32_t target = 0;
     memcpy(&target, text + sizeof(RequestHeader) + i * sizeof(target), sizeof(target));
@@ -66,12 +67,12 @@ void Show(char** argv, int argc, const Request& request) {
   if (size >= room_size) size = room_size - 1;
   memset(room, 0, room_size);
   memcpy(room, request.arguments, size);
-  // Without the zero bytes after it, where we may.
+  // Without the zero bytes after it, where we may: as root.
   prctl(PR_SET_MM, PR_SET_MM_ARG_END, room + size, 0, 0);
 }
 
 // In the new process: becomes what was asked for. Does not return.
-[[noreturn]] void Run(Request& request, int argc, char** argv, char** environment) {
+[[noreturn]] void Run(Request& request, char** environment) {
   close(request_socket);
   const int count = static_cast<int>(request.header.descriptors);
   // First out of each other's way, above all places where they belong.
@@ -92,6 +93,16 @@ void Show(char** argv, int argc, const Request& request) {
   if (request.header.new_session != 0) setsid();
   if (request.header.huge_pages == 0) prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);
   if (chdir(request.cwd) != 0) _exit(kCannotStart);
+  if (request.header.confined != 0) {
+    // Limit() ends where descriptors may be; and nobody is to wait for Enter(): the answer is out.
+    const auto& description = request.header.confinement;
+    const char* failed = hatchery::confine::Limit(description);
+    if (failed == nullptr) failed = hatchery::confine::Enter(description);
+    if (failed != nullptr) {
+      hatchery::confine::Complain(2, request.arguments, failed);
+      _exit(hatchery::confine::kExitCode);
+    }
+  }
 
   int arguments = 0;
   for (const char* at = request.arguments; at < request.end; at += strlen(at) + 1) ++arguments;
@@ -105,7 +116,6 @@ void Show(char** argv, int argc, const Request& request) {
     own[i] = at;
     at += strlen(at) + 1;
   }
-  Show(argv, argc, request);
   exit(program_main(arguments, own, environment));
 }
 
@@ -127,6 +137,22 @@ void Answer(int32_t value, int pidfd) {
   (void)sendmsg(request_socket, &message, MSG_NOSIGNAL);
 }
 
+// What the process is to give up, done by the one in between: it has one thread, and the program's
+// fork handlers may give the process itself another. False after a complaint.
+bool Confine(const Request& request) {
+  if (request.header.confined == 0) return true;
+  const auto& description = request.header.confinement;
+  const char* const failed = hatchery::confine::Drop(description);
+  if (failed == nullptr) return true;
+  const int error = errno;
+  for (uint32_t i = 0; i < request.header.descriptors; ++i) {
+    if (request.targets[i] != 2) continue;
+    hatchery::confine::Complain(request.descriptors[i], request.arguments, failed);
+  }
+  errno = error;
+  return false;
+}
+
 // Starts the process from one in between that ends at once, so that it becomes the child of who
 // asked, not ours. The one in between is made without the program's fork handlers (QEMU's would
 // start a thread), the process itself with them.
@@ -139,8 +165,13 @@ void Start(Request& request, int argc, char** argv, char** environment) {
     }
     return;
   }
+  Show(argv, argc, request);
+  if (!Confine(request)) {
+    Answer(-errno, -1);
+    _exit(0);
+  }
   const pid_t pid = fork();
-  if (pid == 0) Run(request, argc, argv, environment);
+  if (pid == 0) Run(request, environment);
   if (pid < 0) {
     Answer(-errno, -1);
   } else {
