@@ -52,7 +52,21 @@ Result<std::shared_ptr<Isolation>> Isolation::Create(const IsolationSettings& se
   const std::string tag = Tag(settings.owner);
   ASSIGN_OR_RETURN(const std::string passwd, ReadFile("/etc/passwd"));
   ASSIGN_OR_RETURN(const auto range, ParseUids(settings.uids, ::geteuid(), passwd));
+  Result<void> may_give;
   if (range) {
+    ASSIGN_OR_RETURN(const std::string status, ReadFile("/proc/self/status"));
+    for (const char* map : {"/proc/self/uid_map", "/proc/self/gid_map"}) {
+      ASSIGN_OR_RETURN(const std::string ids, ReadFile(map));
+      if (may_give) may_give = MayGive(*range, ids, status);
+    }
+    if (!may_give && settings.uids != "auto") {
+      return Annotate(may_give.error(), "[vmm] uids '" + settings.uids + "'");
+    }
+  }
+  if (range && !may_give) {
+    isolation->without_uids_ += ": " + may_give.error().message;
+    log::Warning({}, "VMMs run as the daemon: " + may_give.error().message);
+  } else if (range) {
     isolation->uids_.emplace(*range, std::hash<std::string>()(tag));
     struct stat kvm{};
     constexpr mode_t kReadWrite = 06;
@@ -82,10 +96,14 @@ Isolation::~Isolation() {
 }
 
 std::string Isolation::Describe() const {
-  std::string text = "as the daemon's user";
+  std::string text = without_uids_;
   if (uids_) {
     text = "own uid each (" + std::to_string(uids_->range().first) + "-" +
            std::to_string(uids_->range().last) + ")";
+  }
+  std::error_code ignored;
+  if (!MayUseKvm() && fs::exists(kKvm, ignored)) {
+    text += ", no KVM (/dev/kvm has no group that may use it)";
   }
   if (!cgroups_) return text + ", " + without_cgroups_;
   return text + ", cgroup v" + (cgroups_->version() == Cgroups::Version::kV1 ? "1" : "2") + " (" +

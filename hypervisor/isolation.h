@@ -84,6 +84,7 @@ class Isolation {
  private:
   IsolationSettings settings_;
   std::optional<UidAllocator> uids_;
+  std::string without_uids_ = "as the daemon's user";
   std::optional<Cgroups> cgroups_;
   std::string without_cgroups_ = "cgroups off";  // why, when there are none
   std::optional<gid_t> kvm_group_;               // of /dev/kvm, where that is how to get at it

@@ -63,6 +63,26 @@ Result<std::optional<UidRange>> ParseUids(std::string_view setting, uid_t we,
   return range;
 }
 
+Result<void> MayGive(UidRange range, std::string_view id_map, std::string_view status) {
+  constexpr std::uint64_t kChownSetgidSetuid = 1u << 0 | 1u << 6 | 1u << 7;
+  constexpr std::string_view kEffective = "\nCapEff:\t";
+  std::uint64_t capabilities = 0;
+  if (const auto at = status.find(kEffective); at != std::string_view::npos) {
+    const auto digits = status.substr(at + kEffective.size());
+    std::from_chars(digits.data(), digits.data() + digits.size(), capabilities, 16);
+  }
+  if ((capabilities & kChownSetgidSetuid) != kChownSetgidSetuid) {
+    return FailedPrecondition("the daemon lacks CAP_CHOWN, CAP_SETGID or CAP_SETUID");
+  }
+  std::istringstream lines{std::string(id_map)};
+  std::uint64_t first = 0, outside = 0, count = 0;
+  while (lines >> first >> outside >> count) {
+    if (range.first >= first && range.last < first + count) return {};
+  }
+  return FailedPrecondition("this user namespace has no ids " + std::to_string(range.first) + "-" +
+                            std::to_string(range.last));
+}
+
 UidAllocator::UidAllocator(UidRange range, std::size_t start)
     : range_(range),
       next_(range.first + static_cast<uid_t>(start % (std::size_t{range.last} - range.first + 1))) {

@@ -28,6 +28,11 @@ inline constexpr UidRange kDefaultUids = {1'879'048'192, 1'879'113'727};
 Result<std::optional<UidRange>> ParseUids(std::string_view setting, uid_t we,
                                           std::string_view passwd);
 
+// Whether this process can make others run as these ids: root of a container may lack the
+// capabilities, or have no such ids. `id_map` is the text of /proc/self/uid_map or gid_map,
+// `status` of /proc/self/status. kFailedPrecondition says what is missing.
+Result<void> MayGive(UidRange range, std::string_view id_map, std::string_view status);
+
 // Which ids are taken. Loop thread only.
 class UidAllocator {
  public:

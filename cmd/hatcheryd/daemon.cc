@@ -112,7 +112,7 @@ Result<std::shared_ptr<hypervisor::Isolation>> MakeIsolation(const Config& confi
                                         .cgroup = config.vmm.cgroup,
                                         .memory_overhead = config.vmm.memory_overhead,
                                         .pids = config.vmm.pids,
-                                        .owner = config.state_dir});
+                                        .owner = std::filesystem::absolute(config.state_dir)});
 }
 
 // Everything that the daemon consists of, in the order in which it stands on what is above it.

@@ -123,13 +123,10 @@ bool QemuDriver::MayHave(Accelerator accelerator) const {
 }
 
 std::vector<Stray> QemuDriver::FindStrays(const std::filesystem::path& run_root) {
-  // A program that cannot be found runs nothing that we would know.
-  const auto program = FindProgram(options_.binary);
-  if (!program) return {};
-  return FindVmms(
-      {.proc = "/proc", .program = *program, .run_root = run_root, .vouch = [this](pid_t pid) {
-         return isolation_->Vouches(pid);
-       }});
+  return FindVmms({.proc = "/proc",
+                   .program = FindProgram(options_.binary).value_or(""),
+                   .run_root = run_root,
+                   .vouch = [this](pid_t pid) { return isolation_->Vouches(pid); }});
 }
 
 void QemuDriver::RemoveRemains(const std::filesystem::path&,

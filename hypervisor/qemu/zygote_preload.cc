@@ -58,21 +58,36 @@ bool Parse(char* text, size_t size, Request& request) {
   return request.arguments < request.end && request.end[-1] == '\0';
 }
 
-// Shows `arguments` as the process's own, in the room that the zygote was started with.
-void Show(char** argv, int argc, const Request& request) {
-  char* const room = argv[0];
-  const char* const room_end = argv[argc - 1] + strlen(argv[argc - 1]) + 1;
-  const auto room_size = static_cast<size_t>(room_end - room);
-  size_t size = static_cast<size_t>(request.end - request.arguments);
-  if (size >= room_size) size = room_size - 1;
-  memset(room, 0, room_size);
-  memcpy(room, request.arguments, size);
-  // Without the zero bytes after it, where we may: as root.
-  prctl(PR_SET_MM, PR_SET_MM_ARG_END, room + size, 0, 0);
+// Where the process shows its arguments, in /proc/PID/cmdline: the room that the zygote was started
+// with.
+struct Room {
+  char* start;
+  size_t size;
+};
+
+Room RoomOf(char** argv, int argc) {
+  const char* const end = argv[argc - 1] + strlen(argv[argc - 1]) + 1;
+  return {argv[0], static_cast<size_t>(end - argv[0])};
+}
+
+size_t ShownSize(const Request& request, const Room& room) {
+  const auto size = static_cast<size_t>(request.end - request.arguments);
+  return size < room.size ? size : room.size - 1;
+}
+
+// Makes the room as small as what will be in it, where we may: as root. Else zero bytes follow it.
+void FitRoom(const Request& request, const Room& room) {
+  prctl(PR_SET_MM, PR_SET_MM_ARG_END, room.start + ShownSize(request, room), 0, 0);
+}
+
+// The last thing before main(): who sees these arguments sees the process as it was asked for.
+void Show(const Request& request, const Room& room) {
+  memset(room.start, 0, room.size);
+  memcpy(room.start, request.arguments, ShownSize(request, room));
 }
 
 // In the new process: becomes what was asked for. Does not return.
-[[noreturn]] void Run(Request& request, char** environment) {
+[[noreturn]] void Run(Request& request, const Room& room, char** environment) {
   close(request_socket);
   const int count = static_cast<int>(request.header.descriptors);
   // First out of each other's way, above all places where they belong.
@@ -116,6 +131,7 @@ void Show(char** argv, int argc, const Request& request) {
     own[i] = at;
     at += strlen(at) + 1;
   }
+  Show(request, room);
   exit(program_main(arguments, own, environment));
 }
 
@@ -165,13 +181,14 @@ void Start(Request& request, int argc, char** argv, char** environment) {
     }
     return;
   }
-  Show(argv, argc, request);
+  const Room room = RoomOf(argv, argc);
+  FitRoom(request, room);
   if (!Confine(request)) {
     Answer(-errno, -1);
     _exit(0);
   }
   const pid_t pid = fork();
-  if (pid == 0) Run(request, environment);
+  if (pid == 0) Run(request, room, environment);
   if (pid < 0) {
     Answer(-errno, -1);
   } else {
