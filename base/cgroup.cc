@@ -137,6 +137,12 @@ Result<void> SetLimits(Cgroups::Version version, const std::string& controller,
 Result<Cgroups> Cgroups::Open(const CgroupPlace& place) {
   Cgroups groups;
   std::error_code ignored;
+  for (const auto& part : Relative(place.setting)) {
+    if (part != ".." && part != ".") continue;
+    return MakeError(
+        Code::kInvalidArgument,
+        "'" + place.setting + "' is no control group's name; leave out " + part.string());
+  }
   if (fs::exists(place.root / "cgroup.controllers", ignored)) {
     ASSIGN_OR_RETURN(const fs::path parent, OpenV2(place));
     ASSIGN_OR_RETURN(const std::string there, ReadFile(parent / "cgroup.controllers"));

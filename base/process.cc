@@ -17,7 +17,9 @@
 #include <cstring>
 #include <fstream>
 #include <iterator>
+#include <limits>
 #include <optional>
+#include <set>
 #include <sstream>
 
 #include "base/confine.h"
@@ -245,7 +247,11 @@ Result<std::vector<std::string>> ThroughLauncher(const SpawnRequest& request) {
     constexpr std::string_view kDigits = "0123456789abcdef";
     digits += {kDigits[bytes[i] >> 4], kDigits[bytes[i] & 0xf]};
   }
-  std::vector<std::string> argv = {launcher, digits, program};
+  std::set<int> kept(request.inherit.begin(), request.inherit.end());
+  kept.insert(request.confinement->cgroups.begin(), request.confinement->cgroups.end());
+  std::string descriptors;
+  for (const int fd : kept) descriptors += std::to_string(fd) + ",";
+  std::vector<std::string> argv = {launcher, digits, descriptors, program};
   argv.insert(argv.end(), request.argv.begin(), request.argv.end());
   return argv;
 }
@@ -287,6 +293,9 @@ Result<std::unique_ptr<Process>> PosixSpawner::Spawn(const SpawnRequest& request
   }
   posix_spawn_file_actions_addchdir_np(&plan.actions, request.cwd.c_str());
 
+  // gRPC's connections are not close-on-exec, nor is what our own parent left open. The launcher
+  // and the zygote close what may be opened between this and the fork.
+  ::close_range(3, std::numeric_limits<unsigned>::max(), CLOSE_RANGE_CLOEXEC);
   auto argv = Pointers(command);
   auto env = Pointers(request.env);
   pid_t pid = -1;

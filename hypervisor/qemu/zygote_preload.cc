@@ -207,6 +207,10 @@ void Start(Request& request, int argc, char** argv, char** environment) {
 // Instead of main(). Ends when who started the zygote is gone.
 int Wait(int argc, char** argv, char** environment) {
   static char text[kMaxRequest + 1];
+  // What came along from who started us would be in every process.
+  const auto socket = static_cast<unsigned>(request_socket);
+  if (socket > 3) close_range(3, socket - 1, 0);
+  close_range(socket + 1, ~0u, 0);
   for (;;) {
     Request request{};
     iovec data{text, kMaxRequest};

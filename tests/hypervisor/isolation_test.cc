@@ -73,7 +73,8 @@ TEST_F(IsolationTest, NamesAFileThatAVmmMayNotRead) {
   EXPECT_TRUE(isolation->MayRead(cell, fd.get(), path).has_value())
       << "although nobody else may enter its folder";
   EXPECT_EQ(::geteuid(), 0u);
-  EXPECT_TRUE(ReadFile("/proc/1/environ").has_value()) << "we are ourselves again";
+  fs::permissions(path, fs::perms::none);
+  EXPECT_TRUE(ReadFile(path).has_value()) << "we are ourselves again";
 }
 
 TEST_F(IsolationTest, GroupsOfVmsThatAreGoneAreRemoved) {
@@ -103,7 +104,7 @@ TEST_F(IsolationTest, GroupsOfVmsThatAreGoneAreRemoved) {
 }
 
 TEST_F(IsolationTest, GoesOnWithoutGroupsWhereThereAreNone) {
-  const auto isolation = Make("1900000000", "no-such/\x01group/" + std::string(300, 'x'));
+  const auto isolation = Make("1900000000", "../elsewhere");
   EXPECT_THAT(isolation->Describe(), HasSubstr("no cgroups: "));
   const auto cell = isolation->Enclose(config_);
   ASSERT_TRUE(cell.has_value());

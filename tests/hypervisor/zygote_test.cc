@@ -226,6 +226,17 @@ TEST_P(ConfinedTest, MayHaveDescriptorsAboveItsLimit) {
   EXPECT_EQ(OutputOf(request), "there\n");
 }
 
+TEST_P(ConfinedTest, HasNoDescriptorThatItWasNotGiven) {
+  // As a library opens them that does not think of children.
+  int leaked[2];
+  ASSERT_EQ(::pipe(leaked), 0);
+  const UniqueFd read(leaked[0]), write(leaked[1]);
+  const UniqueFd given(::fcntl(0, F_DUPFD_CLOEXEC, 300));
+  auto request = Shell("ls /proc/$$/fd | tr '\\n' ' '");
+  request.inherit = {given.get()};
+  EXPECT_EQ(OutputOf(request), "0 1 2 300 ");
+}
+
 TEST_P(ConfinedTest, EntersItsControlGroupsFirst) {
   // A file stands for a group: what is written there is "0", before the program writes more.
   const auto dir = TempDir::Create("/tmp", "hatchery-confined-").value();
