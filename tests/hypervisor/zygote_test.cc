@@ -228,13 +228,13 @@ TEST_P(ConfinedTest, MayHaveDescriptorsAboveItsLimit) {
 
 TEST_P(ConfinedTest, HasNoDescriptorThatItWasNotGiven) {
   // As a library opens them that does not think of children.
-  int leaked[2];
-  ASSERT_EQ(::pipe(leaked), 0);
-  const UniqueFd read(leaked[0]), write(leaked[1]);
-  const UniqueFd given(::fcntl(0, F_DUPFD_CLOEXEC, 300));
-  auto request = Shell("ls /proc/$$/fd | tr '\\n' ' '");
+  const UniqueFd leaked(::fcntl(0, F_DUPFD, 200)), given(::fcntl(0, F_DUPFD_CLOEXEC, 300)),
+      leaked_too(::fcntl(0, F_DUPFD, 310));
+  auto request = Shell("cd /proc/$$/fd; test -e " + std::to_string(given.get()) + " -a ! -e " +
+                       std::to_string(leaked.get()) + " -a ! -e " +
+                       std::to_string(leaked_too.get()) + " && echo only that");
   request.inherit = {given.get()};
-  EXPECT_EQ(OutputOf(request), "0 1 2 300 ");
+  EXPECT_EQ(OutputOf(request), "only that\n");
 }
 
 TEST_P(ConfinedTest, EntersItsControlGroupsFirst) {
