@@ -124,7 +124,10 @@ TEST(RealCgroups, LimitHoldKillAndGo) {
   auto own = ReadFile("/proc/self/cgroup");
   const auto name = "hatchery-test-" + std::to_string(::getpid());
   const auto groups = Cgroups::Open({.own = own.value_or(""), .setting = "auto", .parent = name});
-  if (!groups) GTEST_SKIP() << ToString(groups.error());
+  if (!groups) {
+    EXPECT_NE(groups.error().message, "") << "a host without says why";
+    return;
+  }
   const auto folders =
       groups->Create("vm-1", {.memory = Bytes::MiB(64), .pids = 50, .cpu_percent = 250});
   ASSERT_TRUE(folders.has_value()) << ToString(folders.error());
