@@ -7,6 +7,7 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
+#include <algorithm>
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/asio/steady_timer.hpp>
@@ -182,6 +183,18 @@ std::vector<char*> Pointers(const std::vector<std::string>& strings) {
   return pointers;
 }
 
+// Close-on-exec does not see to it: gRPC accepts its connections without, and a client whose
+// connection lives on in a VMM never learns that the daemon has died.
+void CloseAllBut(std::vector<int> kept, posix_spawn_file_actions_t* actions) {
+  std::ranges::sort(kept);
+  int next = STDERR_FILENO + 1;
+  for (const int fd : kept) {
+    for (; next < fd; ++next) posix_spawn_file_actions_addclose(actions, next);
+    next = std::max(next, fd + 1);
+  }
+  posix_spawn_file_actions_addclosefrom_np(actions, next);
+}
+
 }  // namespace
 
 Result<std::unique_ptr<Process>> PosixSpawner::Spawn(const SpawnRequest& request) {
@@ -210,6 +223,7 @@ Result<std::unique_ptr<Process>> PosixSpawner::Spawn(const SpawnRequest& request
   }
   // dup2 of a descriptor onto itself clears its close-on-exec flag in the child (glibc 2.29 on).
   for (int fd : request.inherit) posix_spawn_file_actions_adddup2(&plan.actions, fd, fd);
+  CloseAllBut(request.inherit, &plan.actions);
   posix_spawn_file_actions_addchdir_np(&plan.actions, request.cwd.c_str());
 
   auto argv = Pointers(request.argv);
