@@ -110,10 +110,11 @@ class Daemon {
  public:
   Daemon(asio::io_context& io, const Config& config, std::unique_ptr<cache::KvStore> store,
          std::unique_ptr<WorkerPool> workers, std::unique_ptr<tmpl::Store> templates,
-         std::string host_boot_id)
+         std::string host_boot_id, const Clock* clock)
       : executor_(io.get_executor()),
         config_(config),
         paths_(config.state_dir),
+        clock_(clock != nullptr ? *clock : system_clock_),
         workers_(std::move(workers)),
         spawner_(executor_),
         store_(std::move(store)),
@@ -216,7 +217,8 @@ class Daemon {
   Executor executor_;
   const Config& config_;
   StatePaths paths_;
-  SystemClock clock_;
+  SystemClock system_clock_;
+  const Clock& clock_;
   std::unique_ptr<WorkerPool> workers_;
   PosixSpawner spawner_;
   hypervisor::fake::FakeHost fake_host_{executor_};
@@ -242,7 +244,7 @@ StatePaths::StatePaths(const std::filesystem::path& state_dir)
       vms(state_dir / "vms"),
       accelerator(state_dir / "accelerator.json") {}
 
-Result<void> RunDaemon(const Config& config) {
+Result<void> RunDaemon(const Config& config, const Seams& seams) {
   RaiseFileLimit();
   std::signal(SIGPIPE, SIG_IGN);  // a client that goes away is an error code, not our end
   const StatePaths paths(config.state_dir);
@@ -254,9 +256,10 @@ Result<void> RunDaemon(const Config& config) {
   asio::io_context io(1);
   auto workers = std::make_unique<WorkerPool>(std::max(2u, std::thread::hardware_concurrency()));
   ASSIGN_OR_RETURN(auto store, cache::OpenRocksDb(paths.metadata));
+  if (seams.wrap_store) store = seams.wrap_store(std::move(store));
   ASSIGN_OR_RETURN(auto templates, tmpl::Store::Open(paths.templates, *workers));
   Daemon daemon(io, config, std::move(store), std::move(workers), std::move(templates),
-                host_boot_id);
+                host_boot_id, seams.clock);
   return RunUntilDone(io, WithoutThrowing(daemon.Run()));
 }
 
