@@ -14,8 +14,9 @@ Cache::Cache(Dependencies d, Settings settings)
                deps_.clock, deps_.default_guest),
       pools_(deps_.executor, deps_.store, catalog_, vms_, right_of_way_, settings_, deps_.clock),
       onlining_(deps_.executor, vms_),
+      lease_ends_(deps_.executor, deps_.store, vms_, settings_, deps_.clock),
       leases_(deps_.executor, deps_.store, deps_.factory, catalog_, pools_, vms_, onlining_,
-              right_of_way_, settings_, deps_.clock) {
+              lease_ends_, right_of_way_, settings_, deps_.clock) {
   catalog_.OnChanged([this](const std::string& name) { pools_.OnTemplateChanged(name); });
   vms_.OnDied([this](const VmPtr& vm) { pools_.Remove(vm); });
   vms_.OnGone([this](const VmEntry& vm) {
@@ -28,6 +29,7 @@ Cache::~Cache() = default;
 
 Task<void> Cache::Start(Deadline deadline) {
   if (auto recovered = co_await Recover(deadline); !recovered) {
+    co_await lease_ends_.Stop();
     co_await onlining_.Stop();
     co_await vms_.Stop();  // those that were taken over are watched
     co_await catalog_.Stop();
@@ -52,6 +54,7 @@ asio::awaitable<void> Cache::Stop(Deadline deadline) {
         "the service stops", deadline);
     if (!ended) log::Warning({}, "stopping: " + ToString(ended.error()));
   }
+  co_await lease_ends_.Stop();
   co_await onlining_.Stop();
   co_await vms_.Stop();
   co_await catalog_.Stop();

@@ -9,6 +9,7 @@
 
 #include "cache/catalog.h"
 #include "cache/kv_store.h"
+#include "cache/lease_ends.h"
 #include "cache/leases.h"
 #include "cache/onlining.h"
 #include "cache/pools.h"
@@ -60,7 +61,9 @@ class Cache {
   Leases& leases() { return leases_; }
   Catalog& catalog() { return catalog_; }
   Pools& pools() { return pools_; }
+  LeaseEnds& lease_ends() { return lease_ends_; }
   Vms& vms() { return vms_; }
+  const Clock& clock() const { return deps_.clock; }
   Onlining& onlining() { return onlining_; }
   const Settings& settings() const { return settings_; }
 
@@ -95,6 +98,7 @@ class Cache {
   Catalog catalog_;
   Pools pools_;
   Onlining onlining_;
+  LeaseEnds lease_ends_;
   Leases leases_;
 };
 

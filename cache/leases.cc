@@ -13,8 +13,6 @@ namespace {
 constexpr int kAttempts = 3;
 constexpr std::size_t kMaxRequestIdLength = 63;
 constexpr std::size_t kMaxFreeText = 253;  // sandbox ids: as long as a DNS name
-// Ids of requests whose lease has ended are remembered this long, for late retries.
-constexpr std::chrono::nanoseconds kRememberEnded = std::chrono::hours(1);
 
 using SteadyClock = std::chrono::steady_clock;
 
@@ -49,8 +47,8 @@ std::string HashOf(const AcquireParams& params) {
 }  // namespace
 
 Leases::Leases(Executor executor, KvStore& store, factory::Factory& factory, Catalog& catalog,
-               Pools& pools, Vms& vms, Onlining& onlining, RightOfWay& right_of_way,
-               const Settings& settings, const Clock& clock)
+               Pools& pools, Vms& vms, Onlining& onlining, LeaseEnds& ends,
+               RightOfWay& right_of_way, const Settings& settings, const Clock& clock)
     : executor_(executor),
       store_(store),
       factory_(factory),
@@ -58,31 +56,73 @@ Leases::Leases(Executor executor, KvStore& store, factory::Factory& factory, Cat
       pools_(pools),
       vms_(vms),
       onlining_(onlining),
+      ends_(ends),
       right_of_way_(right_of_way),
       settings_(settings),
       clock_(clock),
+      requests_(store, vms, clock),
       changed_(executor),
       assigning_(executor, settings.parallel_acquires) {}
 
 void Leases::Restore(const std::vector<record::RequestRecord>& requests) {
-  RecordBatch batch(WritePoint::kRequestsRestored);
-  const auto now = UnixNanos(clock_.Now());
-  for (auto r : requests) {
-    const RequestId id(r.request_id());
-    const auto vm = vms_.Find(VmId(r.vm_id()));
-    if (r.ended_unix_ns() == 0 && (!vm || !vm->lease)) {
-      r.set_ended_unix_ns(now);
-      batch.Put(r);
-    }
-    if (r.ended_unix_ns() != 0) ended_.push_back(id);
-    requests_[id] = {std::move(r), false, 1};
+  requests_.Restore(requests);
+  for (const auto& vm : vms_.List()) ends_.Follow(vm);
+}
+
+Result<void> Leases::SetTerm(record::LeaseRecord& lease, const LeaseTerm& term,
+                             const Caller& caller) const {
+  const auto longest = settings_.longest_ttl;
+  LeaseTerm granted = term;
+  if (term.kind == LeaseTerm::Kind::kHeld && longest.count() > 0) {
+    granted = {LeaseTerm::Kind::kTtl, longest};
   }
-  std::ranges::sort(ended_, {},
-                    [&](const RequestId& id) { return requests_[id].record.ended_unix_ns(); });
-  ForgetOldRequests(batch);
-  if (auto written = batch.Commit(store_); !written) {
-    log::Error({}, "updating request records: " + ToString(written.error()));
+  record::LeaseRecord changed = lease;
+  changed.clear_ttl_ns();
+  changed.clear_expires_boottime_ns();
+  changed.clear_holder_pid();
+  changed.clear_holder_start_ticks();
+  changed.clear_lapsed_boottime_ns();
+  switch (granted.kind) {
+    case LeaseTerm::Kind::kHeld: changed.set_term(record::LEASE_TERM_HELD); break;
+    case LeaseTerm::Kind::kTtl:
+      if (granted.ttl.count() <= 0) return InvalidArgument("ttl", "must be more than 0");
+      if (longest.count() > 0 && granted.ttl > longest) {
+        return InvalidArgument(
+            "ttl", "is more than the service's longest, " +
+                       std::to_string(std::chrono::floor<std::chrono::seconds>(longest).count()) +
+                       " s; ask for less and renew the lease");
+      }
+      changed.set_term(record::LEASE_TERM_TTL);
+      changed.set_ttl_ns(granted.ttl.count());
+      changed.set_expires_boottime_ns((clock_.SinceBoot() + granted.ttl).count());
+      break;
+    case LeaseTerm::Kind::kCaller:
+      if (!caller.process) {
+        return FailedPrecondition(
+            "a lease cannot be bound to the calling process, which is not known: it is not on this "
+            "host, or has ended; ask for a time to live instead");
+      }
+      changed.set_term(record::LEASE_TERM_CALLER);
+      changed.set_holder_pid(caller.process->pid);
+      changed.set_holder_start_ticks(caller.process->start_ticks);
+      break;
   }
+  lease = std::move(changed);
+  return {};
+}
+
+Result<void> Leases::ChangeTerm(const VmPtr& vm, const LeaseTerm& term, const Caller& caller) {
+  record::LeaseRecord lease = *vm->lease;
+  RETURN_IF_ERROR(SetTerm(lease, term, caller));
+  const bool still_held =
+      lease.term() == record::LEASE_TERM_HELD && vm->lease->term() == record::LEASE_TERM_HELD;
+  if (still_held) return {};
+  RecordBatch batch(WritePoint::kLeaseRenewed);
+  batch.Put(lease);
+  RETURN_IF_ERROR(batch.Commit(store_));
+  vm->lease = std::move(lease);
+  ends_.Follow(vm);
+  return {};
 }
 
 Task<Acquired> Leases::Acquire(AcquireParams params, Deadline deadline) {
@@ -100,6 +140,7 @@ Task<Acquired> Leases::Acquire(AcquireParams params, Deadline deadline) {
   } running{*this};
 
   const bool has_id = !params.request_id.empty();
+  const std::string key = RequestKey(params.caller.tenant, params.request_id);
   const std::string hash = has_id ? HashOf(params) : std::string();
   if (has_id) {
     ASSIGN_OR_CO_RETURN(auto earlier, co_await JoinEarlier(params, hash, deadline));
@@ -107,9 +148,7 @@ Task<Acquired> Leases::Acquire(AcquireParams params, Deadline deadline) {
       earlier->total = SteadyClock::now() - start;
       co_return *std::move(earlier);
     }
-    Request& request = requests_[params.request_id];
-    request.pending = true;
-    request.record.set_request_sha256(hash);
+    requests_.Begin(key, hash);
   }
   auto acquired = co_await AcquireNew(params, hash, deadline);
   if (acquired && co_await IsCancelled()) {
@@ -119,11 +158,9 @@ Task<Acquired> Leases::Acquire(AcquireParams params, Deadline deadline) {
   if (has_id) {
     // Free again if it failed: a retry is served anew.
     if (acquired) {
-      Request& request = requests_[params.request_id];
-      request.pending = false;
-      request.holders = 1;
+      requests_.Serve(key);
     } else {
-      ForgetRequest(params.request_id);
+      requests_.Forget(key);
     }
   }
   if (!acquired) {
@@ -145,29 +182,29 @@ Task<Acquired> Leases::Acquire(AcquireParams params, Deadline deadline) {
 Task<std::optional<Acquired>> Leases::JoinEarlier(const AcquireParams& params,
                                                   const std::string& hash, Deadline deadline) {
   for (;;) {
-    const auto found = requests_.find(params.request_id);
-    if (found == requests_.end()) co_return std::optional<Acquired>();
-    Request& request = found->second;
+    const auto* const request = requests_.Find(RequestKey(params.caller.tenant, params.request_id));
+    if (!request) co_return std::optional<Acquired>();
     const std::string& id = params.request_id.str();
-    if (request.record.request_sha256() != hash) {
+    if (request->record.request_sha256() != hash) {
       co_return AlreadyExists("request_id '" + id +
                               "' was used with other parameters; choose a new one");
     }
-    if (request.pending) {
+    if (request->pending) {
       CO_RETURN_IF_ERROR(co_await changed_.Wait(deadline));
       continue;
     }
-    const auto vm = vms_.Find(VmId(request.record.vm_id()));
+    const auto vm = vms_.Find(VmId(request->record.vm_id()));
     if (!vm || !vm->lease) {
       co_return FailedPrecondition("request_id '" + id + "' was served with VM " +
-                                   request.record.vm_id() +
+                                   request->record.vm_id() +
                                    ", whose lease has ended; choose a new request_id");
     }
     if (!params.resize_in_background && vm->pending()) {
       CO_RETURN_IF_ERROR(co_await onlining_.Wait(vm, deadline));
       continue;  // it may have ended meanwhile
     }
-    ++request.holders;
+    CO_RETURN_IF_ERROR(ChangeTerm(vm, params.term, params.caller));
+    ++requests_.Find(RequestKey(params.caller.tenant, params.request_id))->holders;
     co_return Acquired{vm, Source::kRepeat};
   }
 }
@@ -219,10 +256,12 @@ Task<Acquired> Leases::Assign(const VmPtr& vm, const AcquireParams& params, cons
   }
 
   record::LeaseRecord lease;
+  CO_RETURN_IF_ERROR(SetTerm(lease, params.term, params.caller));
   lease.set_id(NewId("lease"));
   lease.set_vm_id(vm->record.id());
   lease.set_sandbox_id(params.sandbox_id);
   lease.set_request_id(params.request_id.str());
+  lease.set_tenant(params.caller.tenant);
   lease.set_created_unix_ns(UnixNanos(clock_.Now()));
   std::optional<record::RequestRecord> request;
   if (!params.request_id.empty()) {
@@ -232,9 +271,13 @@ Task<Acquired> Leases::Assign(const VmPtr& vm, const AcquireParams& params, cons
     request->set_lease_id(lease.id());
     request->set_request_sha256(hash);
     request->set_created_unix_ns(lease.created_unix_ns());
+    request->set_tenant(params.caller.tenant);
   }
   CO_RETURN_IF_ERROR(vms_.Assign(*vm, lease, request));
-  if (request) requests_[params.request_id].record = *std::move(request);
+  if (request) {
+    const std::string key = RequestKey(*request);
+    requests_.Choose(key, *std::move(request));
+  }
 
   factory::Assignment assignment;
   assignment.vcpus = vcpus;
@@ -255,7 +298,10 @@ Task<Acquired> Leases::Assign(const VmPtr& vm, const AcquireParams& params, cons
   vm->record.set_memory_bytes(machine->vm->memory().count());
   vm->record.set_boot_id(assigned.report.boot_id);
   onlining_.Note(*vm, assigned.report.online_vcpus, assigned.report.online_memory);
+  // Its time begins now: bringing up what was added may have taken seconds.
+  CO_RETURN_IF_ERROR(SetTerm(*vm->lease, params.term, params.caller));
   CO_RETURN_IF_ERROR(vms_.Update(*vm));
+  ends_.Follow(vm);
   onlining_.Follow(vm);
   Acquired acquired;
   acquired.vm = vm;
@@ -266,28 +312,18 @@ Task<Acquired> Leases::Assign(const VmPtr& vm, const AcquireParams& params, cons
 
 void Leases::Undelivered(const VmPtr& vm) {
   if (!vm->lease) return;
-  const RequestId request(vm->lease->request_id());
+  const std::string key = RequestKey(vm->tenant, vm->request);
   // A retry may have got the VM meanwhile: then it is in use.
-  const auto found = requests_.find(request);
-  if (found != requests_.end() && --found->second.holders > 0) return;
+  auto* const request = vm->request.empty() ? nullptr : requests_.Find(key);
+  if (request && --request->holders > 0) return;
   vms_.End(vm, record::VM_PHASE_RELEASED, "its caller went away before the reply");
-  if (request.empty()) return;
-  ForgetRequest(request);
+  if (request) requests_.Forget(key);
 }
 
-void Leases::ForgetRequest(const RequestId& id) {
-  requests_.erase(id);
-  RecordBatch batch(WritePoint::kRequestForgotten);
-  batch.DeleteRequest(id.str());
-  if (auto written = batch.Commit(store_); !written) {
-    log::Error({.request = id.str()}, "forgetting a request: " + ToString(written.error()));
-  }
-}
-
-Result<VmPtr> Leases::FindLeased(const VmId& id) const {
+Result<VmPtr> Leases::FindLeased(const Caller& caller, const VmId& id) const {
   RETURN_IF_ERROR(ValidateName("vm_id", id.str()));
   auto vm = vms_.Find(id);
-  if (!vm) return NotFound("no VM '" + id.str() + "'");
+  if (!vm || !caller.MaySee(vm->tenant)) return NotFound("no VM '" + id.str() + "'");
   if (vm->phase() != record::VM_PHASE_ASSIGNED) {
     return FailedPrecondition("VM " + id.str() + " is " + std::string(PhaseName(vm->phase())) +
                               ", not leased");
@@ -295,14 +331,30 @@ Result<VmPtr> Leases::FindLeased(const VmId& id) const {
   return vm;
 }
 
-Task<void> Leases::Release(VmId id, Deadline deadline) {
+Result<VmPtr> Leases::Renew(const Caller& caller, const VmId& id,
+                            std::optional<std::chrono::nanoseconds> ttl) {
+  ASSIGN_OR_RETURN(auto vm, FindLeased(caller, id));
+  if (vm->lease->term() != record::LEASE_TERM_TTL) {
+    return FailedPrecondition("the lease of VM " + id.str() +
+                              " has no time to live that could be renewed: it is " +
+                              (vm->lease->term() == record::LEASE_TERM_CALLER
+                                   ? "bound to process " + std::to_string(vm->lease->holder_pid())
+                                   : std::string("held until it is released")));
+  }
+  const auto before = std::chrono::nanoseconds(vm->lease->ttl_ns());
+  RETURN_IF_ERROR(ChangeTerm(vm, {LeaseTerm::Kind::kTtl, ttl.value_or(before)}, caller));
+  return vm;
+}
+
+Task<void> Leases::Release(Caller caller, VmId id, Deadline deadline) {
   CO_RETURN_IF_ERROR(ValidateName("vm_id", id.str()));
-  const auto known = vms_.Find(id);
+  auto known = vms_.Find(id);
+  if (known && !caller.MaySee(known->tenant)) known = nullptr;
   // Ending already: a repeated release waits for the same end.
   const bool ending = known && (known->phase() == record::VM_PHASE_RELEASED ||
                                 known->phase() == record::VM_PHASE_FAILED);
   if (!ending) {
-    ASSIGN_OR_CO_RETURN(const auto vm, FindLeased(id));
+    ASSIGN_OR_CO_RETURN(const auto vm, FindLeased(caller, id));
     vms_.End(vm, record::VM_PHASE_RELEASED, "released");
   }
   auto gone = co_await known->gone.Wait(deadline);
@@ -310,8 +362,9 @@ Task<void> Leases::Release(VmId id, Deadline deadline) {
   co_return Result<void>();
 }
 
-Task<agent::ExecResult> Leases::Exec(VmId id, agent::ExecRequest request, Deadline deadline) {
-  ASSIGN_OR_CO_RETURN(const auto vm, FindLeased(id));
+Task<agent::ExecResult> Leases::Exec(Caller caller, VmId id, agent::ExecRequest request,
+                                     Deadline deadline) {
+  ASSIGN_OR_CO_RETURN(const auto vm, FindLeased(caller, id));
   const auto machine = vm->machine;  // outlives the call, whatever happens to the VM
   auto result = co_await machine->agent->Exec(request, deadline);
   if (!result) co_return Annotate(result.error(), "VM " + id.str());
@@ -320,32 +373,7 @@ Task<agent::ExecResult> Leases::Exec(VmId id, agent::ExecRequest request, Deadli
 
 void Leases::OnVmGone(const VmEntry& vm) {
   changed_.NotifyAll();
-  const auto found = requests_.find(vm.request);
-  if (found == requests_.end() || found->second.pending) return;
-  auto& request = found->second.record;
-  if (request.vm_id() != vm.record.id()) return;
-  request.set_ended_unix_ns(UnixNanos(clock_.Now()));
-  RecordBatch batch(WritePoint::kRequestClosed);
-  batch.Put(request);
-  ended_.push_back(vm.request);
-  ForgetOldRequests(batch);
-  if (auto written = batch.Commit(store_); !written) {
-    log::Error({.request = vm.request.str()}, "closing a request: " + ToString(written.error()));
-  }
-}
-
-void Leases::ForgetOldRequests(RecordBatch& batch) {
-  const auto now = UnixNanos(clock_.Now());
-  while (!ended_.empty()) {
-    const auto found = requests_.find(ended_.front());
-    const bool ended = found != requests_.end() && found->second.record.ended_unix_ns() != 0;
-    if (ended && now - found->second.record.ended_unix_ns() <= kRememberEnded.count()) return;
-    if (ended) {
-      batch.DeleteRequest(ended_.front().str());
-      requests_.erase(found);
-    }
-    ended_.pop_front();
-  }
+  requests_.OnVmGone(vm);
 }
 
 Task<void> Leases::Drain(Deadline deadline) {

@@ -4,26 +4,39 @@
 //             -> resize, resume, personalise -> record -> reply
 //   release:  record the end -> kill the VMM -> forget
 //
-// Loop thread only.
+// A caller can touch its own tenant's VMs only: another's is as if it were not there. How leases
+// end by themselves is lease_ends.h's business. Loop thread only.
 #pragma once
 
 #include <chrono>
-#include <deque>
-#include <map>
 #include <memory>
 #include <optional>
 #include <string>
 
 #include "base/slots.h"
+#include "cache/caller.h"
 #include "cache/catalog.h"
+#include "cache/lease_ends.h"
 #include "cache/onlining.h"
 #include "cache/pools.h"
 #include "cache/records.h"
+#include "cache/requests.h"
 #include "cache/right_of_way.h"
 #include "cache/settings.h"
 #include "cache/vms.h"
 
 namespace hatchery::cache {
+
+// How a lease ends without being released.
+struct LeaseTerm {
+  enum class Kind {
+    kHeld,    // it does not; where the service has a longest time to live, kTtl with that
+    kTtl,     // not renewed within `ttl`
+    kCaller,  // the calling process ends
+  };
+  Kind kind = Kind::kHeld;
+  std::chrono::nanoseconds ttl{};
+};
 
 struct AcquireParams {
   RequestId request_id;       // empty: every call is a new one
@@ -35,6 +48,9 @@ struct AcquireParams {
   // Reply before the guest has brought up what was hot-added (see onlining.h). How to wait is not
   // part of what is asked for: a repeat may differ in it.
   bool resize_in_background = false;
+  // As little part of it: a repeat may differ, and what it says holds from then on.
+  LeaseTerm term;
+  Caller caller;
 };
 
 enum class Source { kPool, kClone, kRepeat };
@@ -48,10 +64,10 @@ struct Acquired {
 class Leases {
  public:
   Leases(Executor executor, KvStore& store, factory::Factory& factory, Catalog& catalog,
-         Pools& pools, Vms& vms, Onlining& onlining, RightOfWay& right_of_way,
+         Pools& pools, Vms& vms, Onlining& onlining, LeaseEnds& ends, RightOfWay& right_of_way,
          const Settings& settings, const Clock& clock);
 
-  // Requests that an earlier daemon served; their VMs must be in Vms already if they live.
+  // Leases and requests of an earlier daemon; VMs that live must be in Vms already.
   void Restore(const std::vector<record::RequestRecord>& requests);
 
   // See AcquireParams and proto/hatchery/v1/cache.proto. A VM whose guest does not confirm its new
@@ -63,11 +79,18 @@ class Leases {
   // the same request id was answered with it.
   void Undelivered(const VmPtr& vm);
 
+  // Begins the lease's time to live anew, with another one if given; also when it has lapsed
+  // already. kNotFound when there is no such VM, kFailedPrecondition when it has no time to live.
+  // On failure the lease is as it was.
+  Result<VmPtr> Renew(const Caller& caller, const VmId& id,
+                      std::optional<std::chrono::nanoseconds> ttl);
+
   // Ends the lease of `id`; returns when the VM is gone. kNotFound when there is no such VM,
   // kFailedPrecondition when it is not leased.
-  Task<void> Release(VmId id, Deadline deadline);
+  Task<void> Release(Caller caller, VmId id, Deadline deadline);
 
-  Task<agent::ExecResult> Exec(VmId id, agent::ExecRequest request, Deadline deadline);
+  Task<agent::ExecResult> Exec(Caller caller, VmId id, agent::ExecRequest request,
+                               Deadline deadline);
 
   // A VM's lease has ended with it, whatever the cause: remembers it for late retries.
   void OnVmGone(const VmEntry& vm);
@@ -76,22 +99,16 @@ class Leases {
   Task<void> Drain(Deadline deadline);
 
  private:
-  struct Request {
-    record::RequestRecord record;
-    bool pending = true;  // its first call still runs
-    // How many calls were answered with its VM, less those whose answer got lost.
-    std::size_t holders = 0;
-  };
   Task<std::optional<Acquired>> JoinEarlier(const AcquireParams& params, const std::string& hash,
                                             Deadline deadline);
   Task<Acquired> AcquireNew(const AcquireParams& params, const std::string& hash,
                             Deadline deadline);
   Task<Acquired> Assign(const VmPtr& vm, const AcquireParams& params, const std::string& hash,
                         std::uint32_t vcpus, Bytes memory, Deadline deadline);
-  Result<VmPtr> FindLeased(const VmId& id) const;
-  // A request that was not served after all: its id is free again.
-  void ForgetRequest(const RequestId& id);
-  void ForgetOldRequests(RecordBatch& batch);
+  Result<VmPtr> FindLeased(const Caller& caller, const VmId& id) const;
+  Result<void> SetTerm(record::LeaseRecord& lease, const LeaseTerm& term,
+                       const Caller& caller) const;
+  Result<void> ChangeTerm(const VmPtr& vm, const LeaseTerm& term, const Caller& caller);
 
   Executor executor_;
   KvStore& store_;
@@ -100,14 +117,14 @@ class Leases {
   Pools& pools_;
   Vms& vms_;
   Onlining& onlining_;
+  LeaseEnds& ends_;
   RightOfWay& right_of_way_;
   const Settings& settings_;
   const Clock& clock_;
   bool draining_ = false;
   std::size_t running_ = 0;
-  std::map<RequestId, Request> requests_;
-  std::deque<RequestId> ended_;  // oldest first
-  Notifier changed_;             // a request or an acquire has ended
+  Requests requests_;
+  Notifier changed_;  // a request or an acquire has ended
   Slots assigning_;
 };
 

@@ -176,6 +176,7 @@ Result<void> Vms::Assign(VmEntry& vm, const record::LeaseRecord& lease,
   vm.record = std::move(assigned);
   vm.lease = lease;
   vm.request = RequestId(lease.request_id());
+  vm.tenant = lease.tenant();
   ++leased_[vm.record.pool_key()];
   changed_.NotifyAll();
   return {};
@@ -185,6 +186,7 @@ Result<void> Vms::Update(VmEntry& vm) {
   vm.record.set_handle(vm.machine->vm->Handle());
   RecordBatch batch(WritePoint::kVmUpdated);
   batch.Put(vm.record);
+  if (vm.lease) batch.Put(*vm.lease);
   return batch.Commit(store_);
 }
 
@@ -283,7 +285,10 @@ VmPtr Vms::Adopt(record::VmRecord record, std::optional<record::LeaseRecord> lea
                  std::unique_ptr<factory::Machine> machine) {
   auto vm = std::make_shared<VmEntry>(executor_, std::move(record));
   vm->lease = std::move(lease);
-  if (vm->lease) vm->request = RequestId(vm->lease->request_id());
+  if (vm->lease) {
+    vm->request = RequestId(vm->lease->request_id());
+    vm->tenant = vm->lease->tenant();
+  }
   vm->machine = std::move(machine);
   vms_.emplace(vm->id(), vm);
   ++by_digest_[vm->record.template_digest()];

@@ -41,6 +41,7 @@ struct VmEntry {
   record::VmRecord record;
   std::optional<record::LeaseRecord> lease;   // while ASSIGNED
   RequestId request;                          // that it was acquired by; stays after the lease
+  std::string tenant;                         // likewise: who acquired it; empty while pooled
   std::shared_ptr<factory::Machine> machine;  // from WARM on, or FAILED
   std::string pending_problem;                // see onlining.h
   OneShot<bool> gone;                         // nothing of it is left
@@ -81,7 +82,7 @@ class Vms {
   Result<void> Assign(VmEntry& vm, const record::LeaseRecord& lease,
                       const std::optional<record::RequestRecord>& request);
 
-  // Writes down what an assignment made of the VM: sizes and identity.
+  // Writes down what an assignment made of the VM, and what its lease says.
   Result<void> Update(VmEntry& vm);
 
   // Begins the end of a VM, in phase RELEASED or FAILED: its lease is closed in the records, then

@@ -21,14 +21,36 @@ api::AcquireResponse::Source ToApi(Source source) {
   return api::AcquireResponse::SOURCE_UNSPECIFIED;
 }
 
-Task<api::AcquireResponse> HandleAcquire(cache::Cache& cache, AcquireParams params,
+Result<LeaseTerm> TermOf(const api::AcquireRequest& request) {
+  if (request.has_ttl()) {
+    ASSIGN_OR_RETURN(const auto ttl, rpc::FromApi(request.ttl(), "ttl"));
+    return LeaseTerm{LeaseTerm::Kind::kTtl, ttl};
+  }
+  return LeaseTerm{request.bind_to_caller() ? LeaseTerm::Kind::kCaller : LeaseTerm::Kind::kHeld};
+}
+
+Result<AcquireParams> FromApi(const api::AcquireRequest& request) {
+  AcquireParams params;
+  params.request_id = RequestId(request.request_id());
+  params.template_name = request.template_name();
+  if (request.has_vcpus()) params.vcpus = request.vcpus();
+  if (request.has_memory_bytes()) params.memory = Bytes(request.memory_bytes());
+  params.sandbox_id = request.sandbox_id();
+  params.hostname = request.hostname();
+  params.resize_in_background = request.resize_in_background();
+  ASSIGN_OR_RETURN(params.term, TermOf(request));
+  return params;
+}
+
+Task<api::AcquireResponse> HandleAcquire(cache::Cache& cache, Result<AcquireParams> params,
                                          Deadline deadline,
                                          std::shared_ptr<Undelivered> undelivered) {
+  if (!params) co_return std::unexpected(params.error());
   ASSIGN_OR_CO_RETURN(const auto acquired,
-                      co_await cache.leases().Acquire(std::move(params), deadline));
+                      co_await cache.leases().Acquire(*std::move(params), deadline));
   *undelivered = [&cache, vm = acquired.vm] { cache.leases().Undelivered(vm); };
   api::AcquireResponse reply;
-  *reply.mutable_vm() = rpc::ToApi(*acquired.vm);
+  *reply.mutable_vm() = rpc::ToApi(*acquired.vm, cache);
   reply.set_source(ToApi(acquired.source));
   *reply.mutable_total() = rpc::ToApi(acquired.total);
   *reply.mutable_resize() = rpc::ToApi(acquired.resize);
@@ -41,7 +63,7 @@ Task<api::GetVmResponse> HandleGetVm(cache::Cache& cache, std::string id, Deadli
   const auto vm = cache.vms().Find(VmId(id));
   if (!vm) co_return NotFound("no VM '" + id + "'");
   api::GetVmResponse reply;
-  *reply.mutable_vm() = rpc::ToApi(*vm);
+  *reply.mutable_vm() = rpc::ToApi(*vm, cache);
   const auto machine = vm->machine;
   if (!machine) co_return reply;  // still being cloned: there is nothing to measure
   ASSIGN_OR_CO_RETURN(const auto stats, co_await machine->vm->Stats(deadline));
@@ -76,8 +98,8 @@ Result<agent::ExecRequest> FromApi(const api::ExecRequest& request) {
 Task<api::ExecResponse> HandleExec(cache::Cache& cache, api::ExecRequest request,
                                    Deadline deadline) {
   ASSIGN_OR_CO_RETURN(auto exec, FromApi(request));
-  ASSIGN_OR_CO_RETURN(
-      auto result, co_await cache.leases().Exec(VmId(request.vm_id()), std::move(exec), deadline));
+  ASSIGN_OR_CO_RETURN(auto result, co_await cache.leases().Exec({}, VmId(request.vm_id()),
+                                                                std::move(exec), deadline));
   api::ExecResponse reply;
   if (result.exit_code) reply.set_exit_code(*result.exit_code);
   if (result.signal) reply.set_signal(*result.signal);
@@ -94,22 +116,30 @@ Task<api::ExecResponse> HandleExec(cache::Cache& cache, api::ExecRequest request
 grpc::ServerUnaryReactor* CacheService::Acquire(grpc::CallbackServerContext* context,
                                                 const api::AcquireRequest* request,
                                                 api::AcquireResponse* reply) {
-  AcquireParams params;
-  params.request_id = RequestId(request->request_id());
-  params.template_name = request->template_name();
-  if (request->has_vcpus()) params.vcpus = request->vcpus();
-  if (request->has_memory_bytes()) params.memory = Bytes(request->memory_bytes());
-  params.sandbox_id = request->sandbox_id();
-  params.hostname = request->hostname();
-  params.resize_in_background = request->resize_in_background();
   const auto deadline = DeadlineOf(*context, cache_.settings().acquire_timeout);
   auto undelivered = std::make_shared<Undelivered>();
   return UnaryCall<api::AcquireResponse>::Start(
       executor_, context, reply,
-      [this, params, deadline, undelivered] {
+      [this, params = FromApi(*request), deadline, undelivered] {
         return HandleAcquire(cache_, params, deadline, undelivered);
       },
       undelivered);
+}
+
+grpc::ServerUnaryReactor* CacheService::Renew(grpc::CallbackServerContext* context,
+                                              const api::RenewRequest* request,
+                                              api::RenewResponse* reply) {
+  auto handle = [this, copy = *request]() -> Task<api::RenewResponse> {
+    std::optional<std::chrono::nanoseconds> ttl;
+    if (copy.has_ttl()) {
+      ASSIGN_OR_CO_RETURN(ttl, rpc::FromApi(copy.ttl(), "ttl"));
+    }
+    ASSIGN_OR_CO_RETURN(const auto vm, cache_.leases().Renew({}, VmId(copy.vm_id()), ttl));
+    api::RenewResponse renewed;
+    *renewed.mutable_vm() = ToApi(*vm, cache_);
+    co_return renewed;
+  };
+  return UnaryCall<api::RenewResponse>::Start(executor_, context, reply, handle);
 }
 
 grpc::ServerUnaryReactor* CacheService::Release(grpc::CallbackServerContext* context,
@@ -117,7 +147,7 @@ grpc::ServerUnaryReactor* CacheService::Release(grpc::CallbackServerContext* con
                                                 api::ReleaseResponse* reply) {
   const auto deadline = DeadlineOf(*context, kDefaultTimeout);
   auto handle = [this, id = request->vm_id(), deadline]() -> Task<api::ReleaseResponse> {
-    CO_RETURN_IF_ERROR(co_await cache_.leases().Release(VmId(id), deadline));
+    CO_RETURN_IF_ERROR(co_await cache_.leases().Release({}, VmId(id), deadline));
     co_return api::ReleaseResponse();
   };
   return UnaryCall<api::ReleaseResponse>::Start(executor_, context, reply, handle);
@@ -138,7 +168,7 @@ grpc::ServerUnaryReactor* CacheService::ListVms(grpc::CallbackServerContext* con
   auto handle = [this, filter = *request]() -> Task<api::ListVmsResponse> {
     api::ListVmsResponse all;
     for (const auto& vm : cache_.vms().List()) {
-      auto out = ToApi(*vm);
+      auto out = ToApi(*vm, cache_);
       if (!filter.template_name().empty() && out.template_name() != filter.template_name())
         continue;
       if (filter.state() != api::VM_STATE_UNSPECIFIED && out.state() != filter.state()) continue;

@@ -15,6 +15,9 @@ class CacheService final : public hatchery::v1::Cache::CallbackService {
   grpc::ServerUnaryReactor* Acquire(grpc::CallbackServerContext* context,
                                     const hatchery::v1::AcquireRequest* request,
                                     hatchery::v1::AcquireResponse* reply) override;
+  grpc::ServerUnaryReactor* Renew(grpc::CallbackServerContext* context,
+                                  const hatchery::v1::RenewRequest* request,
+                                  hatchery::v1::RenewResponse* reply) override;
   grpc::ServerUnaryReactor* Release(grpc::CallbackServerContext* context,
                                     const hatchery::v1::ReleaseRequest* request,
                                     hatchery::v1::ReleaseResponse* reply) override;

@@ -78,7 +78,43 @@ Result<std::chrono::nanoseconds> FromApi(const google::protobuf::Duration& durat
   return std::chrono::seconds(duration.seconds()) + std::chrono::nanoseconds(duration.nanos());
 }
 
-api::Vm ToApi(const VmEntry& vm) {
+namespace {
+
+api::LeaseTerm ToApi(record::LeaseTerm term) {
+  switch (term) {
+    case record::LEASE_TERM_TTL: return api::LEASE_TERM_TTL;
+    case record::LEASE_TERM_CALLER: return api::LEASE_TERM_CALLER;
+    case record::LEASE_TERM_HELD:
+    case record::LEASE_TERM_UNSPECIFIED:
+    case record::LeaseTerm_INT_MIN_SENTINEL_DO_NOT_USE_:
+    case record::LeaseTerm_INT_MAX_SENTINEL_DO_NOT_USE_: return api::LEASE_TERM_HELD;
+  }
+  return api::LEASE_TERM_HELD;
+}
+
+void SetLease(api::Vm& out, const record::LeaseRecord& lease, const Settings& settings,
+              const Clock& clock) {
+  out.set_lease_id(lease.id());
+  out.set_sandbox_id(lease.sandbox_id());
+  out.set_request_id(lease.request_id());
+  out.set_tenant(lease.tenant());
+  *out.mutable_acquired() = TimestampOf(lease.created_unix_ns());
+  out.set_lease_term(ToApi(lease.term()));
+  out.set_holder_pid(lease.holder_pid());
+  const std::int64_t to_wall = UnixNanos(clock.Now()) - clock.SinceBoot().count();
+  if (lease.term() == record::LEASE_TERM_TTL) {
+    *out.mutable_lease_ttl() = rpc::ToApi(std::chrono::nanoseconds(lease.ttl_ns()));
+    *out.mutable_lease_expires() = TimestampOf(lease.expires_boottime_ns() + to_wall);
+  }
+  if (lease.lapsed_boottime_ns() > 0) {
+    *out.mutable_ends() =
+        TimestampOf(lease.lapsed_boottime_ns() + settings.lease_grace.count() + to_wall);
+  }
+}
+
+}  // namespace
+
+api::Vm ToApi(const VmEntry& vm, const Settings& settings, const Clock& clock) {
   const auto& r = vm.record;
   api::Vm out;
   out.set_vm_id(r.id());
@@ -98,12 +134,7 @@ api::Vm ToApi(const VmEntry& vm) {
     out.set_console_log(endpoints.console_log.string());
   }
   *out.mutable_created() = TimestampOf(r.created_unix_ns());
-  if (vm.lease) {
-    out.set_lease_id(vm.lease->id());
-    out.set_sandbox_id(vm.lease->sandbox_id());
-    out.set_request_id(vm.lease->request_id());
-    *out.mutable_acquired() = TimestampOf(vm.lease->created_unix_ns());
-  }
+  if (vm.lease) SetLease(out, *vm.lease, settings, clock);
   out.set_hostname(r.hostname());
   out.set_machine_id(r.machine_id());
   out.set_boot_id(r.boot_id());

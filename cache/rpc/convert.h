@@ -19,7 +19,11 @@ grpc::Status ToGrpcStatus(const Error& error);
 // The call's deadline, or `otherwise` from now if its client set none.
 Deadline DeadlineOf(const grpc::CallbackServerContext& context, std::chrono::nanoseconds otherwise);
 
-api::Vm ToApi(const VmEntry& vm);
+// `settings` and `clock` tell when its lease ends, in wall time.
+api::Vm ToApi(const VmEntry& vm, const Settings& settings, const Clock& clock);
+inline api::Vm ToApi(const VmEntry& vm, const cache::Cache& cache) {
+  return ToApi(vm, cache.settings(), cache.clock());
+}
 api::VmStats ToApi(const hypervisor::VmStats& stats);
 api::Template ToApi(const TemplateInfo& info);
 api::Pool ToApi(const PoolInfo& info);

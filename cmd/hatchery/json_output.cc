@@ -60,6 +60,13 @@ std::string Name(v1::AcquireResponse::Source source) {
                                                                            : Lower(name);
 }
 
+std::string Name(v1::LeaseTerm term) {
+  constexpr std::string_view kPrefix = "LEASE_TERM_";
+  const std::string name = v1::LeaseTerm_Name(term);
+  if (term == v1::LEASE_TERM_UNSPECIFIED || !name.starts_with(kPrefix)) return "";
+  return Lower(name.substr(kPrefix.size()));
+}
+
 Json ToJson(const v1::Vm& vm) {
   return Json{{"vm_id", vm.vm_id()},
               {"state", Name(vm.state())},
@@ -79,6 +86,13 @@ Json ToJson(const v1::Vm& vm) {
               {"sandbox_id", vm.sandbox_id()},
               {"request_id", vm.request_id()},
               {"acquired", Time(vm.has_acquired(), vm.acquired())},
+              {"lease_term", Name(vm.lease_term())},
+              {"lease_ttl_us", Microseconds(vm.lease_ttl())},
+              {"lease_expires", Time(vm.has_lease_expires(), vm.lease_expires())},
+              {"ends", Time(vm.has_ends(), vm.ends())},
+              {"holder_pid", vm.holder_pid()},
+              {"tenant", vm.tenant()},
+              {"problem", vm.problem()},
               {"hostname", vm.hostname()},
               {"machine_id", vm.machine_id()},
               {"boot_id", vm.boot_id()}};

@@ -9,6 +9,8 @@
 
 namespace hatchery::cli {
 
+// "held", "ttl", "caller"; empty when there is no lease.
+std::string Name(v1::LeaseTerm term);
 Json ToJson(const v1::Vm& vm);
 Json ToJson(const v1::VmStats& stats);
 Json ToJson(const v1::Template& tmpl);

@@ -50,6 +50,19 @@ Result<v1::AcquireRequest> ToRequest(const AcquireOptions& options) {
   request.set_sandbox_id(options.sandbox_id);
   request.set_hostname(options.hostname);
   request.set_resize_in_background(options.resize_in_background);
+  if (options.bind_to_caller) request.set_bind_to_caller(true);
+  if (!options.ttl.empty()) {
+    ASSIGN_OR_RETURN(*request.mutable_ttl(), Duration("--ttl", options.ttl));
+  }
+  return request;
+}
+
+Result<v1::RenewRequest> ToRequest(const RenewOptions& options) {
+  v1::RenewRequest request;
+  request.set_vm_id(options.vm_id);
+  if (!options.ttl.empty()) {
+    ASSIGN_OR_RETURN(*request.mutable_ttl(), Duration("--ttl", options.ttl));
+  }
   return request;
 }
 

@@ -32,8 +32,16 @@ struct AcquireOptions {
   std::string request_id;
   std::string hostname;
   bool resize_in_background = false;
+  std::string ttl;              // empty: held until released
+  bool bind_to_caller = false;  // until this process ends, instead
 };
 Result<v1::AcquireRequest> ToRequest(const AcquireOptions& options);
+
+struct RenewOptions {
+  std::string vm_id;
+  std::string ttl;  // empty: as long as before
+};
+Result<v1::RenewRequest> ToRequest(const RenewOptions& options);
 
 struct ExecOptions {
   std::vector<std::string> command;

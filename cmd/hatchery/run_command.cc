@@ -1,4 +1,5 @@
-// `hatchery run`: acquire, exec, release. Whatever happens after the acquire, the VM goes back.
+// `hatchery run`: acquire, exec, release. Whatever happens after the acquire, the VM goes back; if
+// this process is killed, the service sees that it has ended.
 #include <optional>
 
 #include "base/ids.h"

@@ -60,6 +60,34 @@ std::string Pending(const v1::Vm& vm) {
   return pending ? "the guest brings up what stands after the +" : "";
 }
 
+std::string Left(const google::protobuf::Timestamp& until, WallTime now) {
+  const nanoseconds left =
+      nanoseconds(TimeUtil::TimestampToNanoseconds(until)) - now.time_since_epoch();
+  const auto seconds =
+      std::max(std::chrono::seconds(0), std::chrono::ceil<std::chrono::seconds>(left));
+  return seconds < std::chrono::minutes(1) ? std::to_string(seconds.count()) + "s"
+                                           : ToHuman(seconds);
+}
+
+std::string Holder(const v1::Vm& vm) {
+  if (vm.holder_pid() == 0) return vm.tenant();
+  return (vm.tenant().empty() ? "" : vm.tenant() + " ") + "pid " + std::to_string(vm.holder_pid());
+}
+
+// When the lease ends by itself.
+std::string Until(const v1::Vm& vm, WallTime now) {
+  if (vm.has_ends()) return "lapsed, ends in " + Left(vm.ends(), now);
+  switch (vm.lease_term()) {
+    case v1::LEASE_TERM_HELD: return "released";
+    case v1::LEASE_TERM_TTL: return Left(vm.lease_expires(), now);
+    case v1::LEASE_TERM_CALLER: return "its holder ends";
+    case v1::LEASE_TERM_UNSPECIFIED:
+    case v1::LeaseTerm_INT_MIN_SENTINEL_DO_NOT_USE_:
+    case v1::LeaseTerm_INT_MAX_SENTINEL_DO_NOT_USE_: return "";
+  }
+  return "";
+}
+
 void Append(Fields& fields, const v1::Vm& vm, WallTime now) {
   const Fields own = {
       {"vm", vm.vm_id()},
@@ -70,6 +98,7 @@ void Append(Fields& fields, const v1::Vm& vm, WallTime now) {
       {"vcpus", Vcpus(vm)},
       {"memory", Memory(vm)},
       {"pending", Pending(vm)},
+      {"problem", vm.problem()},
       {"pid", vm.pid() > 0 ? std::to_string(vm.pid()) : ""},
       {"agent", vm.agent_endpoint()},
       {"control", vm.control_socket()},
@@ -78,7 +107,9 @@ void Append(Fields& fields, const v1::Vm& vm, WallTime now) {
       {"lease", vm.lease_id()},
       {"sandbox", vm.sandbox_id()},
       {"request", vm.request_id()},
+      {"holder", Holder(vm)},
       {"leased for", Age(vm.has_acquired(), vm.acquired(), now)},
+      {"leased until", Until(vm, now)},
       {"hostname", vm.hostname()},
       {"machine id", vm.machine_id()},
       {"boot id", vm.boot_id()}};
@@ -101,11 +132,16 @@ std::string VmTable(const v1::ListVmsResponse& response, WallTime now) {
                {"MEMORY", Align::kRight},
                {"PID", Align::kRight},
                {"AGE", Align::kRight},
-               {"SANDBOX"}});
+               {"SANDBOX"},
+               {"HOLDER"},
+               {"SINCE", Align::kRight},
+               {"UNTIL"},
+               {"PROBLEM"}});
   for (const v1::Vm& vm : response.vms()) {
     table.Add({vm.vm_id(), Name(vm.state()), vm.template_name(), Vcpus(vm), Memory(vm),
                vm.pid() > 0 ? std::to_string(vm.pid()) : "",
-               Age(vm.has_created(), vm.created(), now), vm.sandbox_id()});
+               Age(vm.has_created(), vm.created(), now), vm.sandbox_id(), Holder(vm),
+               Age(vm.has_acquired(), vm.acquired(), now), Until(vm, now), vm.problem()});
   }
   return table.Render();
 }
@@ -160,6 +196,11 @@ std::string ToText(const v1::AcquireResponse& response, WallTime now) {
   fields.emplace_back("took", Human(response.total()) + " (resize " + Human(response.resize()) +
                                   ", personalize " + Human(response.personalize()) + ")");
   return RenderFields(fields);
+}
+
+std::string ToText(const v1::RenewResponse& response, WallTime now) {
+  return "VM " + response.vm().vm_id() + " is leased for " +
+         Left(response.vm().lease_expires(), now) + " from now, unless it is renewed again\n";
 }
 
 std::string ToText(const v1::GetVmResponse& response, WallTime now) {

@@ -17,6 +17,7 @@ std::string TemplateTable(const google::protobuf::RepeatedPtrField<v1::Template>
 std::string PoolTable(const google::protobuf::RepeatedPtrField<v1::Pool>& pools);
 
 std::string ToText(const v1::AcquireResponse& response, WallTime now);
+std::string ToText(const v1::RenewResponse& response, WallTime now);
 std::string ToText(const v1::GetVmResponse& response, WallTime now);
 std::string ToText(const v1::Template& tmpl, WallTime now);
 std::string ToText(const v1::StatusResponse& response, WallTime now);

@@ -51,6 +51,17 @@ int RunExec(const Context& context, const std::string& vm_id, const ExecOptions&
   return Finish(context, *request, *response);
 }
 
+int Renew(const Context& context, const RenewOptions& options) {
+  const auto request = ToRequest(options);
+  if (!request) return context.Fail(request.error());
+  auto client = context.Connect();
+  if (!client) return context.Fail(client.error());
+  const auto response =
+      client->Call(client->cache(), &v1::Cache::Stub::Renew, *request, {.timeout = kQueryTimeout});
+  if (!response) return context.Fail(response.error());
+  return context.Print(ToJson(response->vm()), ToText(*response, context.clock.Now()));
+}
+
 // Goes on after one that fails, so that a list of ids is released as far as it can be.
 int ReleaseAll(const Context& context, const std::vector<std::string>& vm_ids) {
   auto client = context.Connect();
@@ -101,6 +112,20 @@ void AddVmCommands(CLI::App& app, Context& context) {
       "--no-wait-resize", acquire->resize_in_background,
       "Return before the guest has brought up added vCPUs and memory; `vm show` says what "
       "is pending");
+  verb->add_option(
+          "--ttl", acquire->ttl,
+          "End the lease unless it is renewed within this time, as in 30s or 5m; held until "
+          "released if not given")
+      ->type_name("TIME");
+  AddJsonFlag(verb, context);
+
+  auto renewed = std::make_shared<RenewOptions>();
+  verb = AddVerb(*vm, context, "renew", "Begin a lease's time to live anew",
+                 "hatchery vm renew vm-0123456789abcdef --ttl 5m",
+                 [&context, renewed] { return Renew(context, *renewed); });
+  verb->add_option("ID", renewed->vm_id, "The VM")->required();
+  verb->add_option("--ttl", renewed->ttl, "From now on; as long as before if not given")
+      ->type_name("TIME");
   AddJsonFlag(verb, context);
 
   auto filter = std::make_shared<VmFilter>();

@@ -277,18 +277,18 @@ TEST_F(CacheTest, ADeadLeasedVmEndsItsLease) {
 TEST_F(CacheTest, ExecRunsInALeasedVmOnly) {
   ASSERT_TRUE(Init(1).has_value());
   const auto vm = Acquire()->vm;
-  auto result = Run(cache().leases().Exec(vm->id(), {.argv = {"echo", "hi"}}, After(kLong)));
+  auto result = Run(cache().leases().Exec({}, vm->id(), {.argv = {"echo", "hi"}}, After(kLong)));
   ASSERT_TRUE(result.has_value()) << ToString(result.error());
   EXPECT_EQ(result->out, "hi\n");
-  auto missing = Run(cache().leases().Exec(vm->id(), {.argv = {"nobody"}}, After(kLong)));
+  auto missing = Run(cache().leases().Exec({}, vm->id(), {.argv = {"nobody"}}, After(kLong)));
   EXPECT_EQ(missing.error().code, Code::kNotFound);
   ASSERT_TRUE(Fill().has_value());
   for (const auto& pooled : cache().vms().List()) {
     if (pooled->phase() != record::VM_PHASE_WARM) continue;
-    auto refused = Run(cache().leases().Exec(pooled->id(), {.argv = {"echo"}}, After(kLong)));
+    auto refused = Run(cache().leases().Exec({}, pooled->id(), {.argv = {"echo"}}, After(kLong)));
     EXPECT_EQ(refused.error().code, Code::kFailedPrecondition);
   }
-  auto unknown = Run(cache().leases().Exec(VmId("vm-0"), {.argv = {"echo"}}, After(kLong)));
+  auto unknown = Run(cache().leases().Exec({}, VmId("vm-0"), {.argv = {"echo"}}, After(kLong)));
   EXPECT_EQ(unknown.error().code, Code::kNotFound);
 }
 

@@ -123,7 +123,7 @@ class CacheFixture : public testing::Test {
     return Run(cache().leases().Acquire(std::move(params), After(timeout)));
   }
   Result<void> Release(const VmPtr& vm) {
-    return Run(cache().leases().Release(vm->id(), After(kLong)));
+    return Run(cache().leases().Release({}, vm->id(), After(kLong)));
   }
   Result<void> Fill(std::string name = "default") {
     for (const auto& pool : cache().pools().List()) {

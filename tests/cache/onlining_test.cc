@@ -58,7 +58,8 @@ TEST_F(OnliningTest, RepliesBeforeTheGuestIsDoneAndSaysWhatIsPending) {
   EXPECT_EQ(outside_.agents.guest(AgentOf(vm)).seeds.size(), 3u);
   EXPECT_EQ(outside_.agents.guest(AgentOf(vm)).machine_id, vm->record.machine_id());
   EXPECT_EQ(outside_.agents.guest(AgentOf(vm)).boot_id, vm->record.boot_id());
-  EXPECT_TRUE(Run(cache().leases().Exec(vm->id(), {.argv = {"true"}}, After(kLong))).has_value());
+  EXPECT_TRUE(
+      Run(cache().leases().Exec({}, vm->id(), {.argv = {"true"}}, After(kLong))).has_value());
   EXPECT_EQ(cache().onlining().size(), 1u);
   const auto waited = Wait(vm, std::chrono::milliseconds(1));
   EXPECT_EQ(waited.error().code, Code::kDeadlineExceeded);

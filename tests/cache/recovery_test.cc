@@ -30,7 +30,7 @@ TEST_F(RecoveryTest, TakesOverWarmAndLeasedVmsWithoutCloning) {
   EXPECT_EQ(vm->lease->sandbox_id(), "s1");
   // The same request still has the same VM, and the VM can be used and given back.
   EXPECT_EQ(Acquire({.request_id = RequestId("r1"), .sandbox_id = "s1"})->vm, vm);
-  EXPECT_TRUE(Run(cache().leases().Exec(leased, {.argv = {"true"}}, After(kLong))).has_value());
+  EXPECT_TRUE(Run(cache().leases().Exec({}, leased, {.argv = {"true"}}, After(kLong))).has_value());
   ASSERT_TRUE(Release(vm).has_value());
   ExpectVms(2);
 }

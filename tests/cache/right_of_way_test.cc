@@ -61,7 +61,7 @@ TEST_F(RightOfWayTest, AReleasedVmIsDestroyedWhenNoAcquireRunsOrItIsTime) {
   ASSERT_TRUE(first.has_value());
   ASSERT_TRUE(Fill().has_value());
   StartAcquireThatHangs();
-  EXPECT_FALSE(Run(cache().leases().Release(first->vm->id(), After(kMoment))).has_value());
+  EXPECT_FALSE(Run(cache().leases().Release({}, first->vm->id(), After(kMoment))).has_value());
   EXPECT_NE(outside_.host.Find(first->vm->id()), nullptr);
   EndIt();
   EXPECT_TRUE(Run(first->vm->gone.Wait(After(kLong))).has_value());

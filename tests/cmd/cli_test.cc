@@ -221,12 +221,29 @@ TEST_F(CliTest, ListingsAreTablesForPeopleAndJsonForPrograms) {
   clock_.Advance(std::chrono::seconds(75));
   EXPECT_EQ(Run({"vm", "list"}), 0);
   EXPECT_EQ(out(),
-            "VM    STATE     TEMPLATE  VCPUS   MEMORY         PID    AGE  SANDBOX\n"
-            "vm-1  assigned  default       1  256 MiB  4000000000  1m15s  -\n");
+            "VM    STATE     TEMPLATE  VCPUS   MEMORY         PID    AGE  SANDBOX  HOLDER  SINCE  "
+            "UNTIL     PROBLEM\n"
+            "vm-1  assigned  default       1  256 MiB  4000000000  1m15s  -        uid:7       -  "
+            "released  -\n");
   EXPECT_EQ(Run({"factory", "status", "--json"}), 0);
   EXPECT_EQ(json()["templates"][0]["max_memory_bytes"], 4ll << 30);
   EXPECT_EQ(Run({"factory", "status"}), 0);
   EXPECT_THAT(out(), HasSubstr("256 MiB - 4 GiB"));
+}
+
+TEST_F(CliTest, ALeaseHasATimeToLiveThatCanBeRenewed) {
+  EXPECT_EQ(Run({"vm", "acquire", "--ttl", "90s", "--json"}), 0);
+  EXPECT_EQ(json()["lease_term"], "ttl");
+  EXPECT_EQ(json()["lease_ttl_us"], 90'000'000);
+  EXPECT_EQ(json()["lease_expires"], "2023-11-14T22:14:50Z");
+  clock_.Advance(std::chrono::seconds(50));
+  EXPECT_EQ(Run({"vm", "list"}), 0);
+  EXPECT_THAT(out(), HasSubstr("  40s"));
+  EXPECT_EQ(Run({"vm", "renew", "vm-1", "--ttl", "5m"}), 0);
+  EXPECT_EQ(out(), "VM vm-1 is leased for 4m10s from now, unless it is renewed again\n");
+  EXPECT_EQ(Run({"vm", "renew", "vm-9"}), kExitFailed);
+  EXPECT_EQ(Run({"vm", "renew", "vm-1", "--ttl", "soon"}), kExitUsage);
+  EXPECT_THAT(err(), HasSubstr("--ttl"));
 }
 
 TEST_F(CliTest, AGuestsConsoleCannotSteerTheTerminal) {
@@ -328,6 +345,7 @@ TEST_F(CliTest, EveryVerbHasHelpWithAnExample) {
                                              {"pool", "set"},
                                              {"pool", "list"},
                                              {"vm", "acquire"},
+                                             {"vm", "renew"},
                                              {"vm", "list"},
                                              {"vm", "show"},
                                              {"vm", "exec"},

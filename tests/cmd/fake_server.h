@@ -36,6 +36,10 @@ class FakeCache final : public v1::Cache::Service {
     const std::lock_guard lock(mutex_);
     return vms_.size();
   }
+  v1::LeaseTerm term_of(const std::string& vm_id) const {
+    const std::lock_guard lock(mutex_);
+    return vms_.at(vm_id).lease_term();
+  }
   v1::ExecRequest last_exec() const {
     const std::lock_guard lock(mutex_);
     return last_exec_;
@@ -58,12 +62,38 @@ class FakeCache final : public v1::Cache::Service {
     vm.set_request_id(request.request_id());
     vm.set_sandbox_id(request.sandbox_id());
     vm.mutable_created()->set_seconds(1'700'000'000);
+    vm.set_tenant("uid:7");
+    vm.set_lease_term(v1::LEASE_TERM_HELD);
+    if (request.bind_to_caller()) {
+      vm.set_lease_term(v1::LEASE_TERM_CALLER);
+      vm.set_holder_pid(4242);
+    }
+    if (request.has_ttl()) SetTtl(vm, request.ttl());
     vms_[vm.vm_id()] = vm;
     request_ids_.push_back(request.request_id());
     return vm;
   }
 
  private:
+  // It was granted, or renewed, when the test's clock began.
+  static void SetTtl(v1::Vm& vm, const google::protobuf::Duration& ttl) {
+    vm.set_lease_term(v1::LEASE_TERM_TTL);
+    *vm.mutable_lease_ttl() = ttl;
+    vm.mutable_lease_expires()->set_seconds(1'700'000'000 + ttl.seconds());
+  }
+
+  grpc::Status Renew(grpc::ServerContext*, const v1::RenewRequest* request,
+                     v1::RenewResponse* response) override {
+    const std::lock_guard lock(mutex_);
+    const auto vm = vms_.find(request->vm_id());
+    if (vm == vms_.end()) {
+      return {grpc::StatusCode::NOT_FOUND, "no VM '" + request->vm_id() + "'"};
+    }
+    SetTtl(vm->second, request->has_ttl() ? request->ttl() : vm->second.lease_ttl());
+    *response->mutable_vm() = vm->second;
+    return grpc::Status::OK;
+  }
+
   grpc::Status Acquire(grpc::ServerContext*, const v1::AcquireRequest* request,
                        v1::AcquireResponse* response) override {
     if (on_acquire) return on_acquire(*request, *response);
