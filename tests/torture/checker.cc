@@ -162,7 +162,11 @@ void Checker::OnDid(const Json& line, const std::string& did) {
   const Time at = Number(line, "at");
   ++counts_[did];
   if (const std::string vm = Text(line, "hurts"); !vm.empty()) hurt_.insert(vm);
-  if (did == "daemon ready") ready_since_ = at;
+  if (did == "start daemon") recovering_ = true;
+  if (did == "daemon ready") {
+    ready_since_ = at;
+    recovering_ = false;
+  }
   if (did == "daemon ends" || did == "daemon ended") ready_since_ = 0;
   if (did == "client ends") {
     for (auto& [sandbox, lease] : leases_) {
@@ -205,6 +209,9 @@ void Checker::OnStoreRead(const Json& line) {
     const bool on_record = vms.value(lease.vm, "") == "assigned" && leases.contains(lease.vm);
     if (!on_record) Violation(at, "the store has no lease of VM " + lease.vm + " of " + sandbox);
   }
+  // A recovery gives up on a record first and ends the process then: the next one knows it as its
+  // own.
+  if (recovering_) return;
   for (const Json& vmm : line.value("vmms", Json::array())) {
     if (const std::string vm = Text(vmm, "vm"); !vms.contains(vm)) {
       Violation(at, "the VMM of " + vm + " is not on record");

@@ -11,7 +11,7 @@
 //                       some time after
 //   the store agrees    when the daemon has died: surely held VMs are on record as leased, and
 //   every
-//                       VMM is on record
+//                       VMM is on record (but for those that a recovery was about to end)
 //   nothing left over   at the end
 #pragma once
 
@@ -86,7 +86,8 @@ class Checker {
   std::map<std::string, Lease> leases_;                                // by sandbox
   std::map<std::pair<std::string, std::string>, std::string> owners_;  // sandbox by (kind, what)
   std::set<std::string> hurt_;                                         // VMs
-  Time ready_since_ = 0;                                               // 0: the daemon is away
+  bool recovering_ = false;  // the daemon has been started and is not ready
+  Time ready_since_ = 0;     // 0: the daemon is away
   std::set<std::string> told_;
   std::vector<std::string> violations_;
   std::map<std::string, std::uint64_t> counts_;

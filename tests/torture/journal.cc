@@ -24,14 +24,22 @@ void Journal::Write(Json line) {
   std::abort();
 }
 
+std::vector<Json> ReadJournal(const std::filesystem::path& path) {
+  std::vector<Json> lines;
+  std::ifstream file(path);
+  for (std::string line; std::getline(file, line);) {
+    if (auto json = ParseJson(line, "a journal's line")) lines.push_back(*std::move(json));
+  }
+  return lines;
+}
+
 std::vector<Json> ReadJournals(const std::filesystem::path& folder) {
   std::multimap<std::int64_t, Json> by_time;
   for (const auto& entry : std::filesystem::directory_iterator(folder)) {
     if (entry.path().extension() != ".jsonl") continue;
-    std::ifstream file(entry.path());
-    for (std::string line; std::getline(file, line);) {
-      auto json = ParseJson(line, "a journal's line");
-      if (json) by_time.emplace(json->value("at", std::int64_t{0}), *std::move(json));
+    for (Json& line : ReadJournal(entry.path())) {
+      const auto at = line.value("at", std::int64_t{0});
+      by_time.emplace(at, std::move(line));
     }
   }
   std::vector<Json> lines;

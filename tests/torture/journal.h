@@ -30,6 +30,9 @@ class Journal {
   UniqueFd file_;
 };
 
+// The lines of one file, in its order.
+std::vector<Json> ReadJournal(const std::filesystem::path& path);
+
 // All lines of all "*.jsonl" files in a folder, in the order of time.
 std::vector<Json> ReadJournals(const std::filesystem::path& folder);
 

@@ -98,9 +98,9 @@ Result<void> Site::LookForLeftOvers(const std::set<std::string>& vms,
   return {};
 }
 
-Checker Site::Check(Checker::Limits limits) const {
+Checker CheckJournals(const std::filesystem::path& journals, Checker::Limits limits) {
   Checker checker(limits);
-  for (const Json& line : ReadJournals(journals())) checker.Read(line);
+  for (const Json& line : ReadJournals(journals)) checker.Read(line);
   checker.Finish();
   return checker;
 }

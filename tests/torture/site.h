@@ -42,14 +42,14 @@ class Site {
   // that may live.
   Result<void> LookForLeftOvers(const std::set<std::string>& vms, const std::set<pid_t>& known);
 
-  // What the journals prove.
-  Checker Check(Checker::Limits limits) const;
-
  private:
   const std::filesystem::path root_;
   Journal journal_;
   Controls* controls_ = nullptr;
   Daemon daemon_;
 };
+
+// What the journals in a folder prove.
+Checker CheckJournals(const std::filesystem::path& journals, Checker::Limits limits);
 
 }  // namespace hatchery::torture
