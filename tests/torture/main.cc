@@ -21,7 +21,7 @@ struct Arguments {
   bool keep = false;
 };
 
-// Settings of a run that has no command line of its own, as in CTest.
+// What wins over a command line that somebody else wrote: CTest's.
 template <class Number>
 void FromEnvironment(const char* name, Number& number) {
   if (const char* const text = std::getenv(name); text != nullptr && *text != '\0') {
@@ -62,8 +62,6 @@ int Main(int argc, char** argv) {
   Arguments arguments;
   RunOptions& run = arguments.run;
   arguments.run.seed = std::random_device()();
-  FromEnvironment("HATCHERY_TORTURE_SEED", run.seed);
-  FromEnvironment("HATCHERY_TORTURE_SECONDS", arguments.seconds);
   if (const char* const dir = std::getenv("HATCHERY_TEST_IMAGE_DIR")) run.image_dir = dir;
 
   CLI::App app("Kills hatcheryd and all around it, and proves that nothing was lost.", "torture");
@@ -91,6 +89,8 @@ int Main(int argc, char** argv) {
     worker.seed = run.seed;
     return RunWorker(worker);
   }
+  FromEnvironment("HATCHERY_TORTURE_SEED", run.seed);
+  FromEnvironment("HATCHERY_TORTURE_SECONDS", arguments.seconds);
   if (!arguments.check.empty()) return Conclude(Report(std::filesystem::path(arguments.check)));
   return Torture(std::move(arguments));
 }

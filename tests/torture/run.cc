@@ -259,17 +259,26 @@ void Run::EndWorkers() {
   site_.Look();
 }
 
+void Run::StopDaemon() {
+  site_.NoteEnds("stop");
+  (void)site_.daemon().Signal(SIGTERM);
+  const auto status = site_.daemon().WaitEnd(kToStop);
+  if (status && ToString(*status) == "exit code 0") return;
+  Found("the daemon does not stop as it should: " + site_.daemon().said());
+  if (!status) site_.daemon().Kill();
+}
+
 void Run::TearDown() {
   if (!site_.daemon().started()) return Found("there is no daemon at the end");
   if (const auto destroyed = operator_.Destroy(kLong); !destroyed.ok()) {
     Found("the factory cannot be destroyed: " + destroyed.error_message());
   }
-  site_.NoteEnds("stop");
-  (void)site_.daemon().Signal(SIGTERM);
-  const auto status = site_.daemon().WaitEnd(kToStop);
-  if (!status || ToString(*status) != "exit code 0") {
-    Found("the daemon does not stop as it should: " + site_.daemon().said());
-    if (!status) site_.daemon().Kill();
+  StopDaemon();
+  // What could not be written down while the disk was full, the next daemon finds out.
+  if (StartDaemon()) {
+    StopDaemon();
+  } else {
+    Found("the daemon does not start on what it left: " + site_.daemon().said());
   }
   ReapOrphans({});
   const auto vms = CheckJournals(site_.journals(), {.grace = seconds(1)}).vms();

@@ -55,6 +55,7 @@ class Run {
   void LookAround();
   void MakePeace();
   void EndWorkers();
+  void StopDaemon();
   void TearDown();
   void Found(const std::string& what);
   std::set<pid_t> Known();
@@ -68,7 +69,6 @@ class Run {
   PosixSpawner spawner_{io_.get_executor()};
   std::vector<Worker> workers_;
   std::uint64_t deaths_ = 0;
-  bool tearing_down_ = false;
   std::chrono::steady_clock::time_point begun_;
   std::chrono::steady_clock::time_point looked_;
 };
