@@ -5,6 +5,7 @@
 #include <random>
 
 #include "base/files.h"
+#include "tests/torture/recovery.h"
 #include "tests/torture/run.h"
 #include "tests/torture/worker.h"
 
@@ -18,6 +19,7 @@ struct Arguments {
   std::string root;
   std::string check;
   std::int64_t seconds = 60;
+  unsigned recoveries = 0;
   bool keep = false;
 };
 
@@ -45,7 +47,9 @@ int Torture(Arguments arguments) {
   }
   arguments.run.root = arguments.root;
   int exit_code = 0;
-  {
+  if (arguments.recoveries > 0) {
+    exit_code = Conclude(MeasureRecovery(arguments.run, arguments.run.pool, arguments.recoveries));
+  } else {
     Run run(arguments.run);
     exit_code = Conclude(run.Do());
   }
@@ -74,6 +78,8 @@ int Main(int argc, char** argv) {
       ->check(CLI::IsMember({"fake", "qemu"}));
   app.add_option("--image", run.image_dir, "The guest's folder, for --vmm qemu");
   app.add_option("--dir", arguments.root, "An empty folder to work in; default: a new one in /tmp");
+  app.add_option("--recovery", arguments.recoveries,
+                 "Only kill the daemon so often, with --pool VMs, half of them leased");
   app.add_flag("--keep", arguments.keep, "Keep the journals of a good run, too");
   app.add_option("--drop", run.drop, "A state write that the daemon loses, to see this fail");
   app.add_option("--check", arguments.check, "Only look again at the journals in this folder");

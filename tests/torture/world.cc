@@ -1,15 +1,17 @@
 #include "tests/torture/world.h"
 
+#include <fcntl.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
 #include <charconv>
 #include <ctime>
-#include <fstream>
-#include <iterator>
 #include <map>
 #include <sstream>
+
+#include "base/fd.h"
 
 namespace hatchery::torture {
 
@@ -17,9 +19,15 @@ namespace {
 
 namespace fs = std::filesystem;
 
+// What can be read of it: a process may end in the midst of that.
 std::string Slurp(const fs::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
+  std::string text;
+  const UniqueFd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  std::array<char, 4096> buffer;
+  for (ssize_t n; file && (n = ::read(file.get(), buffer.data(), buffer.size())) > 0;) {
+    text.append(buffer.data(), static_cast<std::size_t>(n));
+  }
+  return text;
 }
 
 std::vector<pid_t> Pids() {
