@@ -10,9 +10,21 @@ namespace hatchery {
 
 using Json = nlohmann::ordered_json;
 
-// kInvalidArgument names `what`. Nesting is bounded by `text`'s length only: cap it before.
+// To copy or to write a value takes stack for each level of it.
+inline constexpr int kMaxJsonNesting = 64;
+
+// kInvalidArgument names `what`; also for more than kMaxJsonNesting levels.
 inline Result<Json> ParseJson(std::string_view text, std::string_view what) {
-  Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+  bool too_deep = false;
+  const auto limit = [&too_deep](int depth, Json::parse_event_t, const Json&) {
+    too_deep = too_deep || depth > kMaxJsonNesting;
+    return !too_deep;
+  };
+  Json json = Json::parse(text, limit, /*allow_exceptions=*/false);
+  if (too_deep) {
+    return MakeError(Code::kInvalidArgument,
+                     std::string(what) + " is JSON that is nested too deep");
+  }
   if (json.is_discarded()) {
     return MakeError(Code::kInvalidArgument, std::string(what) + " is not valid JSON");
   }

@@ -36,8 +36,8 @@ Result<std::unique_ptr<Daemon>> Daemon::Start(asio::io_context& io, cli::Interru
   RETURN_IF_ERROR(daemon->Spawn());
   auto ready = daemon->AwaitReady(interrupt);
   if (!ready) return std::unexpected(ready.error());
-  daemon->client_ = std::make_unique<cli::Client>(daemon->options_.state_dir / "hatchery.sock",
-                                                  std::nullopt, interrupt);
+  daemon->client_ = std::make_unique<cli::Client>(
+      cli::Target{.socket = daemon->options_.state_dir / "hatchery.sock"}, std::nullopt, interrupt);
   return daemon;
 }
 

@@ -10,13 +10,16 @@ Cache::Cache(Dependencies d, Settings settings)
       right_of_way_(deps_.executor),
       vms_(deps_.executor, deps_.store, deps_.factory, right_of_way_, settings_, deps_.clock,
            std::string(deps_.driver.name()), deps_.host_boot_id),
+      admission_(deps_.executor, vms_, right_of_way_, deps_.host_memory, settings_),
       catalog_(deps_.executor, deps_.store, deps_.templates, deps_.builder, vms_, settings_,
                deps_.clock, deps_.default_guest),
-      pools_(deps_.executor, deps_.store, catalog_, vms_, right_of_way_, settings_, deps_.clock),
+      pools_(deps_.executor, deps_.store, catalog_, vms_, admission_, right_of_way_, settings_,
+             deps_.clock),
       onlining_(deps_.executor, vms_),
       lease_ends_(deps_.executor, deps_.store, vms_, settings_, deps_.clock),
-      leases_(deps_.executor, deps_.store, deps_.factory, catalog_, pools_, vms_, onlining_,
-              lease_ends_, right_of_way_, settings_, deps_.clock) {
+      leases_(deps_.executor, deps_.store, deps_.factory, catalog_, pools_, vms_, admission_,
+              onlining_, lease_ends_, right_of_way_, settings_, deps_.clock) {
+  admission_.Attach(pools_);
   catalog_.OnChanged([this](const std::string& name) { pools_.OnTemplateChanged(name); });
   vms_.OnDied([this](const VmPtr& vm) { pools_.Remove(vm); });
   vms_.OnGone([this](const VmEntry& vm) {
@@ -36,6 +39,7 @@ Task<void> Cache::Start(Deadline deadline) {
     co_return recovered;
   }
   catalog_.Collect();
+  admission_.Start();
   pools_.Start();
   co_return Result<void>();
 }
@@ -55,6 +59,7 @@ asio::awaitable<void> Cache::Stop(Deadline deadline) {
     if (!ended) log::Warning({}, "stopping: " + ToString(ended.error()));
   }
   co_await lease_ends_.Stop();
+  co_await admission_.Stop();
   co_await onlining_.Stop();
   co_await vms_.Stop();
   co_await catalog_.Stop();

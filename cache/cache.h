@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "cache/admission.h"
 #include "cache/catalog.h"
 #include "cache/kv_store.h"
 #include "cache/lease_ends.h"
@@ -30,6 +31,7 @@ struct Dependencies {
   hypervisor::Driver& driver;
   agent::Connector& connector;
   const Clock& clock;
+  HostMemoryReader& host_memory;
   DefaultGuest default_guest;
   std::string host_boot_id;
 };
@@ -61,6 +63,7 @@ class Cache {
   Leases& leases() { return leases_; }
   Catalog& catalog() { return catalog_; }
   Pools& pools() { return pools_; }
+  Admission& admission() { return admission_; }
   LeaseEnds& lease_ends() { return lease_ends_; }
   Vms& vms() { return vms_; }
   const Clock& clock() const { return deps_.clock; }
@@ -95,6 +98,7 @@ class Cache {
   Settings settings_;
   RightOfWay right_of_way_;
   Vms vms_;
+  Admission admission_;
   Catalog catalog_;
   Pools pools_;
   Onlining onlining_;

@@ -47,7 +47,7 @@ std::string HashOf(const AcquireParams& params) {
 }  // namespace
 
 Leases::Leases(Executor executor, KvStore& store, factory::Factory& factory, Catalog& catalog,
-               Pools& pools, Vms& vms, Onlining& onlining, LeaseEnds& ends,
+               Pools& pools, Vms& vms, Admission& admission, Onlining& onlining, LeaseEnds& ends,
                RightOfWay& right_of_way, const Settings& settings, const Clock& clock)
     : executor_(executor),
       store_(store),
@@ -55,6 +55,7 @@ Leases::Leases(Executor executor, KvStore& store, factory::Factory& factory, Cat
       catalog_(catalog),
       pools_(pools),
       vms_(vms),
+      admission_(admission),
       onlining_(onlining),
       ends_(ends),
       right_of_way_(right_of_way),
@@ -130,6 +131,7 @@ Task<Acquired> Leases::Acquire(AcquireParams params, Deadline deadline) {
   if (draining_) co_return Unavailable("the service is shutting down; try another host");
   CO_RETURN_IF_ERROR(ValidateParams(params));
   ASSIGN_OR_CO_RETURN(params.template_name, TemplateNameOrDefault(params.template_name));
+  ASSIGN_OR_CO_RETURN(const auto place, admission_.Enter());
   ++running_;
   struct Running {
     Leases& leases;
@@ -218,11 +220,14 @@ Task<Acquired> Leases::AcquireNew(const AcquireParams& params, const std::string
     const auto vcpus = params.vcpus.value_or(shape.vcpus);
     const auto memory = params.memory.value_or(shape.memory);
     CO_RETURN_IF_ERROR(CheckShape(shape, vcpus, memory));
+    ASSIGN_OR_CO_RETURN(auto grant,
+                        co_await admission_.Admit(params.caller.tenant, vcpus, memory, deadline));
     VmPtr vm = pools_.Take(params.template_name, from->manifest(), vcpus, memory);
     const Source source = vm ? Source::kPool : Source::kClone;
     std::optional<RightOfWay::Acquire> first;
     if (vm) first.emplace(right_of_way_);  // a clone is no better than a refill
     if (!vm) {
+      ASSIGN_OR_CO_RETURN(const auto clone, co_await admission_.AdmitClone(deadline));
       ASSIGN_OR_CO_RETURN(
           vm, co_await vms_.Hatch({params.template_name, from, shape.vcpus, shape.memory, ""},
                                   deadline));
@@ -230,6 +235,7 @@ Task<Acquired> Leases::AcquireNew(const AcquireParams& params, const std::string
     auto acquired = co_await Assign(vm, params, hash, vcpus, memory, deadline);
     pools_.Refill(vm->record.pool_key());
     if (acquired) {
+      Admission::Give(*vm, std::move(grant));
       acquired->source = source;
       co_return acquired;
     }

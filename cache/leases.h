@@ -14,6 +14,7 @@
 #include <string>
 
 #include "base/slots.h"
+#include "cache/admission.h"
 #include "cache/caller.h"
 #include "cache/catalog.h"
 #include "cache/lease_ends.h"
@@ -64,8 +65,8 @@ struct Acquired {
 class Leases {
  public:
   Leases(Executor executor, KvStore& store, factory::Factory& factory, Catalog& catalog,
-         Pools& pools, Vms& vms, Onlining& onlining, LeaseEnds& ends, RightOfWay& right_of_way,
-         const Settings& settings, const Clock& clock);
+         Pools& pools, Vms& vms, Admission& admission, Onlining& onlining, LeaseEnds& ends,
+         RightOfWay& right_of_way, const Settings& settings, const Clock& clock);
 
   // Leases and requests of an earlier daemon; VMs that live must be in Vms already.
   void Restore(const std::vector<record::RequestRecord>& requests);
@@ -116,6 +117,7 @@ class Leases {
   Catalog& catalog_;
   Pools& pools_;
   Vms& vms_;
+  Admission& admission_;
   Onlining& onlining_;
   LeaseEnds& ends_;
   RightOfWay& right_of_way_;

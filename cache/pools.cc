@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "cache/backoff.h"
 
 namespace hatchery::cache {
 
@@ -39,33 +40,6 @@ PooledShape ShapeOf(const record::PoolRecord& r) {
 
 }  // namespace
 
-Result<void> CheckShape(const tmpl::Shape& shape, std::uint32_t vcpus, Bytes memory) {
-  if (vcpus < shape.vcpus) {
-    return InvalidArgument("vcpus", std::to_string(vcpus) + " is less than the template's " +
-                                        std::to_string(shape.vcpus) + "; a VM can only grow");
-  }
-  if (vcpus > shape.max_vcpus) {
-    return InvalidArgument("vcpus", std::to_string(vcpus) +
-                                        " is more than the template's maximum " +
-                                        std::to_string(shape.max_vcpus));
-  }
-  if (memory < shape.memory) {
-    return InvalidArgument("memory_bytes", ToString(memory) + " is less than the template's " +
-                                               ToString(shape.memory) + "; a VM can only grow");
-  }
-  if (memory > shape.max_memory) {
-    return InvalidArgument(
-        "memory_bytes",
-        ToString(memory) + " is more than the template's maximum " + ToString(shape.max_memory));
-  }
-  if (!memory.IsMultipleOf(hypervisor::kMemoryBlock)) {
-    return InvalidArgument("memory_bytes", ToString(memory) + " is not a multiple of " +
-                                               ToString(hypervisor::kMemoryBlock) +
-                                               ", the guest's memory block");
-  }
-  return {};
-}
-
 struct Pools::Pool {
   Pool(Executor executor, record::PoolRecord r)
       : record(std::move(r)), key(PoolKey(record)), hatchers(executor) {}
@@ -74,28 +48,24 @@ struct Pools::Pool {
   std::deque<VmPtr> warm;  // oldest first
   std::uint32_t filling = 0;
   std::uint64_t hits = 0, misses = 0;
-  int failures = 0;  // in a row
   std::string last_error;
-  Deadline retry_at{};  // no clone before, after one failed
+  std::string too_little;  // memory for another clone, as Admission says
+  Backoff backoff{kFirstBackoff, kLastBackoff};
   bool removed = false;
   bool put_off = false;  // MaintainLater() runs
   bool overdue = false;  // was put off for as long as may be, and not full since
   TaskScope hatchers;
 
-  bool BackingOff() const { return std::chrono::steady_clock::now() < retry_at; }
-  // What made its clones fail may be gone.
-  void Forgive() {
-    failures = 0;
-    retry_at = {};
-  }
+  bool IsFull() const { return warm.size() >= record.target(); }
 };
 
-Pools::Pools(Executor executor, KvStore& store, Catalog& catalog, Vms& vms,
+Pools::Pools(Executor executor, KvStore& store, Catalog& catalog, Vms& vms, Admission& admission,
              RightOfWay& right_of_way, const Settings& settings, const Clock& clock)
     : executor_(executor),
       store_(store),
       catalog_(catalog),
       vms_(vms),
+      admission_(admission),
       right_of_way_(right_of_way),
       settings_(settings),
       clock_(clock),
@@ -121,7 +91,7 @@ bool Pools::TakeIn(const VmPtr& vm) {
   Pool& pool = *found->second;
   const auto current = catalog_.DigestOf(pool.record.template_name());
   if (!current || current->str() != vm->record.template_digest()) return false;
-  if (pool.warm.size() >= pool.record.target()) return false;
+  if (pool.IsFull()) return false;
   pool.warm.push_back(vm);
   return true;
 }
@@ -157,7 +127,7 @@ Task<std::string> Pools::Set(const std::string& template_name, std::optional<std
   auto& pool = pools_[key];
   if (!pool) pool = std::make_shared<Pool>(executor_, record);
   pool->record = std::move(record);
-  pool->Forgive();
+  pool->backoff.Forgive();
   Maintain(*pool);
   co_return key;
 }
@@ -206,18 +176,24 @@ void Pools::Maintain(Pool& pool) {
     pool.warm.pop_front();
     vms_.End(surplus, record::VM_PHASE_RELEASED, "its pool was made smaller");
   }
-  while (running_ && !pool.removed && !pool.BackingOff() &&
+  while (running_ && !pool.removed && !pool.backoff.waits() &&
          pool.warm.size() + pool.filling < pool.record.target() &&
          hatching_ < settings_.parallel_clones) {
     if (!pool.overdue && !right_of_way_.IsFree(settings_.put_off.quiet)) {
       MaintainLater(pools_.at(pool.key));
       break;
     }
+    auto clone = admission_.AdmitRefill();
+    pool.too_little = clone ? "" : clone.error().message;
+    if (!clone) break;  // Retry() follows
     ++pool.filling;
     ++hatching_;
-    pool.hatchers.Spawn("fill pool " + pool.key, Hatch(pools_.at(pool.key)));
+    pool.hatchers.Spawn("fill pool " + pool.key, Hatch(pools_.at(pool.key), *std::move(clone)));
   }
-  if (pool.warm.size() >= pool.record.target()) pool.overdue = false;
+  if (pool.IsFull()) {
+    pool.overdue = false;
+    pool.too_little.clear();
+  }
   changed_.NotifyAll();
 }
 
@@ -233,7 +209,7 @@ void Pools::MaintainLater(const std::shared_ptr<Pool>& pool) {
   pool->hatchers.Spawn("put off pool " + pool->key, wait(*this, pool));
 }
 
-asio::awaitable<void> Pools::Hatch(std::shared_ptr<Pool> pool) {
+asio::awaitable<void> Pools::Hatch(std::shared_ptr<Pool> pool, Admission::Clone) {
   const Deadline deadline = After(settings_.clone_timeout);
   const std::string name = pool->record.template_name();
   auto hatch = [&]() -> Task<VmPtr> {
@@ -246,7 +222,7 @@ asio::awaitable<void> Pools::Hatch(std::shared_ptr<Pool> pool) {
   --pool->filling;
   --hatching_;
   if (vm) {
-    pool->failures = 0;
+    pool->backoff.Succeeded();
     pool->last_error.clear();
     const auto current = catalog_.DigestOf(name);
     const bool wanted = running_ && !pool->removed && current &&
@@ -265,16 +241,11 @@ asio::awaitable<void> Pools::Hatch(std::shared_ptr<Pool> pool) {
     co_return;
   }
   pool->last_error = vm.error().message;
-  ++pool->failures;
   log::Warning({.tmpl = name}, "filling pool " + pool->key + ": " + ToString(vm.error()));
-  const bool first_to_fail = !pool->BackingOff();
-  const int doublings = std::min(pool->failures - 1, 10);
-  const auto backoff =
-      std::min<std::chrono::nanoseconds>(kFirstBackoff * (1 << doublings), kLastBackoff);
-  if (first_to_fail) pool->retry_at = After(backoff);
+  const auto wait = pool->backoff.Failed();
   MaintainAll();  // the others need not wait
-  if (!first_to_fail) co_return;
-  (void)co_await SleepFor(backoff);
+  if (!wait) co_return;
+  (void)co_await SleepFor(*wait);
   MaintainAll();
 }
 
@@ -289,7 +260,11 @@ Task<void> Pools::WaitFilled(std::string key, std::function<void(const PoolInfo&
     if (info.warm != told) progress(info);
     told = info.warm;
     if (info.warm >= info.target) co_return Result<void>();
-    if (pool.failures >= kFailuresToGiveUp) {
+    if (!pool.too_little.empty() && pool.filling == 0) {
+      co_return ResourceExhausted("pool " + key + " has " + std::to_string(info.warm) + " of " +
+                                  std::to_string(info.target) + " VMs: " + pool.too_little);
+    }
+    if (pool.backoff.failures() >= kFailuresToGiveUp) {
       co_return Unavailable("pool " + key + " has " + std::to_string(info.warm) + " of " +
                             std::to_string(info.target) +
                             " VMs and its clones keep failing: " + pool.last_error);
@@ -352,7 +327,7 @@ void Pools::OnTemplateChanged(const std::string& name) {
       vms_.End(vm, record::VM_PHASE_RELEASED, "its template has a new version");
       return true;
     });
-    pool->Forgive();
+    pool->backoff.Forgive();
   }
   MaintainAll();
 }
@@ -455,9 +430,30 @@ PoolInfo Pools::InfoOf(const Pool& pool) const {
   info.leased = static_cast<std::uint32_t>(vms_.LeasedOf(pool.key));
   info.hits = pool.hits;
   info.misses = pool.misses;
-  info.last_error = pool.last_error;
+  info.last_error = pool.too_little.empty() ? pool.last_error : pool.too_little;
   info.learned = pool.record.learned();
   return info;
+}
+
+std::vector<VmPtr> Pools::Idle() const {
+  std::vector<std::pair<const Pool*, std::size_t>> left;
+  for (const auto& [key, pool] : pools_) left.emplace_back(pool.get(), pool->warm.size());
+  std::vector<VmPtr> all;
+  for (;;) {
+    const auto next = std::ranges::max_element(left, {}, [](const auto& of) {
+      const bool learned = of.first->record.learned() && of.second > 0;
+      return std::pair(learned, of.second);
+    });
+    if (next == left.end() || next->second == 0) return all;
+    const auto& warm = next->first->warm;
+    all.push_back(warm[warm.size() - next->second]);  // the oldest that is left
+    --next->second;
+  }
+}
+
+void Pools::Evict(const VmPtr& vm) {
+  vms_.End(vm, record::VM_PHASE_RELEASED, "memory is short");
+  Remove(vm);
 }
 
 std::vector<PoolInfo> Pools::List() const {

@@ -13,11 +13,13 @@
 #include <string>
 #include <vector>
 
+#include "cache/admission.h"
 #include "cache/catalog.h"
 #include "cache/popular.h"
 #include "cache/records.h"
 #include "cache/right_of_way.h"
 #include "cache/settings.h"
+#include "cache/shape.h"
 #include "cache/vms.h"
 
 namespace hatchery::cache {
@@ -34,15 +36,11 @@ struct PoolInfo {
   bool learned = false;
 };
 
-// What an acquire or a pool may ask of a template: from the sizes it was booted with up to its
-// maxima, memory in whole blocks. kInvalidArgument names the field.
-Result<void> CheckShape(const tmpl::Shape& shape, std::uint32_t vcpus, Bytes memory);
-
-class Pools {
+class Pools final : public IdleVms {
  public:
-  Pools(Executor executor, KvStore& store, Catalog& catalog, Vms& vms, RightOfWay& right_of_way,
-        const Settings& settings, const Clock& clock);
-  ~Pools();
+  Pools(Executor executor, KvStore& store, Catalog& catalog, Vms& vms, Admission& admission,
+        RightOfWay& right_of_way, const Settings& settings, const Clock& clock);
+  ~Pools() override;
 
   // Pools as the metadata store has them. Filling begins with Start().
   void Restore(const std::vector<record::PoolRecord>& pools);
@@ -56,7 +54,9 @@ class Pools {
                         std::optional<Bytes> memory, std::uint32_t target, Deadline deadline);
 
   // Returns when the pool has reached its target; calls `progress` as it grows. Ends with the error
-  // of the last clone if clones keep failing. kNotFound when it is removed meanwhile.
+  // of the last clone if clones keep failing. kNotFound when it is removed meanwhile,
+  // kResourceExhausted when there is too little memory for it: it fills by itself when there is
+  // more.
   Task<void> WaitFilled(std::string key, std::function<void(const PoolInfo&)> progress,
                         Deadline deadline);
 
@@ -84,6 +84,11 @@ class Pools {
   // for a shape once more, and every so often.
   void Learn();
 
+  // For when memory is short: learned pools' VMs go first, then those of whichever has most left.
+  std::vector<VmPtr> Idle() const override;
+  void Evict(const VmPtr& vm) override;
+  void Retry() override { MaintainAll(); }
+
   std::vector<PoolInfo> List() const;
 
   // No clones from here on; those being made are undone.
@@ -97,7 +102,7 @@ class Pools {
   void MaintainAll();
   asio::awaitable<void> KeepLearning();
   void SetLearned(const PooledShape& shape, std::uint32_t target);
-  asio::awaitable<void> Hatch(std::shared_ptr<Pool> pool);
+  asio::awaitable<void> Hatch(std::shared_ptr<Pool> pool, Admission::Clone clone);
   PoolInfo InfoOf(const Pool& pool) const;
   Result<void> Erase(const std::string& key);
 
@@ -105,6 +110,7 @@ class Pools {
   KvStore& store_;
   Catalog& catalog_;
   Vms& vms_;
+  Admission& admission_;
   RightOfWay& right_of_way_;
   const Settings& settings_;
   const Clock& clock_;

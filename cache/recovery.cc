@@ -89,9 +89,16 @@ Task<void> Cache::TakeOver(record::VmRecord record, std::optional<record::LeaseR
   if (assigned && !IsConfirmed(record)) {
     co_return Aborted("its guest had not confirmed to be unique when the daemon ended");
   }
+  if (assigned && lease->vm_id() != record.id()) {
+    co_return DataLoss("its lease is of VM " + lease->vm_id());
+  }
   const Deadline at = Sooner(deadline, After(kAdoptTimeout));
   auto machine = std::make_unique<factory::Machine>();
   ASSIGN_OR_CO_RETURN(machine->vm, co_await deps_.driver.Adopt(record.handle(), at));
+  // A VM is known under one id, and a lease is of one VM: or two could be given the same.
+  if (machine->vm->config().id.str() != record.id()) {
+    co_return DataLoss("its handle is that of VM " + machine->vm->config().id.str());
+  }
   const auto state = machine->vm->state();
   const bool usable =
       warm ? state == hypervisor::VmState::kPaused

@@ -229,6 +229,7 @@ void Vms::End(const VmPtr& vm, Phase phase, std::string_view reason) {
   log::Write(failed ? log::Level::kWarning : log::Level::kInfo,
              {.vm = vm->record.id(), .request = vm->request.str()}, line);
   vm->lease.reset();
+  vm->grant.reset();
   destroyers_.Spawn("destroy " + vm->record.id(), Destroy(vm));
 }
 
@@ -300,6 +301,11 @@ VmPtr Vms::Adopt(record::VmRecord record, std::optional<record::LeaseRecord> lea
 VmPtr Vms::Find(const VmId& id) const {
   const auto found = vms_.find(id);
   return found == vms_.end() ? nullptr : found->second;
+}
+
+VmPtr Vms::Next(const VmId& id) const {
+  const auto next = vms_.upper_bound(id);
+  return next == vms_.end() ? nullptr : next->second;
 }
 
 std::vector<VmPtr> Vms::List() const {

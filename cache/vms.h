@@ -34,6 +34,8 @@ namespace hatchery::cache {
 
 using Phase = record::VmPhase;
 
+class Grant;
+
 // One VM. Shared by whoever works with it; its phase tells whether it may still be used.
 struct VmEntry {
   VmEntry(Executor executor, record::VmRecord r) : record(std::move(r)), gone(executor) {}
@@ -45,6 +47,8 @@ struct VmEntry {
   std::shared_ptr<factory::Machine> machine;  // from WARM on, or FAILED
   std::string pending_problem;                // see onlining.h
   OneShot<bool> gone;                         // nothing of it is left
+  std::shared_ptr<Grant> grant;               // while ASSIGNED: what the lease holds (admission.h)
+  Bytes private_memory;                       // when last measured; 0: not yet
 
   VmId id() const { return VmId(record.id()); }
   Phase phase() const { return record.phase(); }
@@ -109,6 +113,8 @@ class Vms {
 
   VmPtr Find(const VmId& id) const;  // null if there is none
   std::vector<VmPtr> List() const;
+  // The one whose id follows `id`, in the ids' order; null past the last.
+  VmPtr Next(const VmId& id) const;
   // How many live from this template version, those that are ending included.
   std::size_t CountOf(const std::string& digest) const;
   // How many of a pool's VMs are leased.

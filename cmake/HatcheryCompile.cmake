@@ -1,5 +1,5 @@
 # How everything is compiled: warnings, sanitizers, linker, where programs land.
-set(HATCHERY_SANITIZER "" CACHE STRING "address (with undefined), thread, or empty")
+set(HATCHERY_SANITIZER "" CACHE STRING "address (with undefined), thread, fuzzer (with address), or empty")
 set(CMAKE_RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin)
 
 add_library(hatchery_options INTERFACE)
@@ -20,8 +20,12 @@ elseif(HATCHERY_SANITIZER STREQUAL "thread")
   set(sanitize -fsanitize=thread -fno-omit-frame-pointer)
   # Asio's fenced blocks are invisible to TSan.
   target_compile_definitions(hatchery_options INTERFACE BOOST_ASIO_DISABLE_FENCED_BLOCK)
+elseif(HATCHERY_SANITIZER STREQUAL "fuzzer")
+  # libFuzzer's main() comes with tests/fuzz; everything else only tells it where it has been.
+  set(sanitize -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined
+    -fno-omit-frame-pointer)
 elseif(HATCHERY_SANITIZER)
-  message(FATAL_ERROR "HATCHERY_SANITIZER is '${HATCHERY_SANITIZER}'; use address or thread")
+  message(FATAL_ERROR "HATCHERY_SANITIZER is '${HATCHERY_SANITIZER}'; use address, thread or fuzzer")
 endif()
 if(HATCHERY_SANITIZER)
   target_compile_options(hatchery_options INTERFACE ${sanitize})

@@ -180,12 +180,39 @@ asio::awaitable<void> Channel::Write(std::shared_ptr<State> state) {
 }
 
 Task<std::string> Channel::Call(std::string_view service, std::string_view method,
-                                std::string payload, Deadline deadline) {
-  return CallOn(state_, service, method, std::move(payload), deadline);
+                                std::string payload, Deadline deadline,
+                                std::optional<Message> farewell) {
+  return CallOn(state_, service, method, std::move(payload), deadline, std::move(farewell));
+}
+
+Result<std::uint32_t> Channel::Post(const std::shared_ptr<State>& state, const Message& message,
+                                    std::chrono::nanoseconds timeout) {
+  const std::uint32_t id = state->next_stream_id;
+  ASSIGN_OR_RETURN(
+      const std::string bytes,
+      ttrpc::EncodeRequest(id, message.service, message.method, message.payload, timeout));
+  if (state->unsent.size() + bytes.size() > kMaxUnsentBytes) {
+    return ResourceExhausted("the agent at " + state->peer + " does not read what it is sent");
+  }
+  state->next_stream_id += 2;
+  if (!state->unsent.empty()) {
+    state->unsent += bytes;
+    return id;
+  }
+  const std::size_t sent = state->Send(bytes);
+  if (state->failure) return std::unexpected(*state->failure);
+  if (sent < bytes.size()) {
+    state->unsent = bytes.substr(sent);
+    asio::co_spawn(state->executor, Write(state), [state](std::exception_ptr bug) {
+      if (bug) state->Fail({Code::kInternal, "writing to the agent ended with an exception"});
+    });
+  }
+  return id;
 }
 
 Task<std::string> Channel::CallOn(std::shared_ptr<State> state, std::string_view service,
-                                  std::string_view method, std::string payload, Deadline deadline) {
+                                  std::string_view method, std::string payload, Deadline deadline,
+                                  std::optional<Message> farewell) {
   const auto cancellation = co_await asio::this_coro::cancellation_state;
   if (cancellation.cancelled() != asio::cancellation_type::none) {
     co_return Cancelled(std::string(method) + ": cancelled before it was sent");
@@ -193,27 +220,8 @@ Task<std::string> Channel::CallOn(std::shared_ptr<State> state, std::string_view
   if (state->failure) co_return Annotate(*state->failure, method);
   const auto now = std::chrono::steady_clock::now();
   if (deadline <= now) co_return DeadlineExceeded(std::string(method) + ": no time left to call");
-  const std::uint32_t id = state->next_stream_id;
-  auto bytes = ttrpc::EncodeRequest(id, service, method, payload, TimeoutFor(deadline, now));
-  if (!bytes) co_return Annotate(bytes.error(), method);
-  if (state->unsent.size() + bytes->size() > kMaxUnsentBytes) {
-    co_return ResourceExhausted(std::string(method) + ": the agent at " + state->peer +
-                                " does not read what it is sent");
-  }
-  state->next_stream_id += 2;
-
-  if (state->unsent.empty()) {
-    const std::size_t sent = state->Send(*bytes);
-    if (state->failure) co_return Annotate(*state->failure, method);
-    if (sent < bytes->size()) {
-      state->unsent = bytes->substr(sent);
-      asio::co_spawn(state->executor, Write(state), [state](std::exception_ptr bug) {
-        if (bug) state->Fail({Code::kInternal, "writing to the agent ended with an exception"});
-      });
-    }
-  } else {
-    state->unsent += *bytes;
-  }
+  const auto id = Post(state, {service, method, std::move(payload)}, TimeoutFor(deadline, now));
+  if (!id) co_return Annotate(id.error(), method);
 
   Waiter waiter{asio::steady_timer(state->executor, deadline)};
   struct Registration {
@@ -221,13 +229,15 @@ Task<std::string> Channel::CallOn(std::shared_ptr<State> state, std::string_view
     std::uint32_t id;
     ~Registration() { state.waiters.erase(id); }
   };
-  state->waiters.emplace(id, &waiter);
-  const Registration registration{*state, id};
+  state->waiters.emplace(*id, &waiter);
+  const Registration registration{*state, *id};
   auto [error] = co_await waiter.timer.async_wait(asio::as_tuple(asio::use_awaitable));
   if (waiter.answer) {
     if (!*waiter.answer) co_return Annotate(std::move(*waiter.answer).error(), method);
     co_return *std::move(waiter.answer);
   }
+  // If it cannot be sent, the peer does not read, or is gone.
+  if (farewell) (void)Post(state, *farewell, {});
   if (!error) {
     co_return DeadlineExceeded(std::string(method) + ": the agent at " + state->peer +
                                " did not answer in time");

@@ -7,8 +7,11 @@
 // channel closes it; calls in flight end with kCancelled.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -22,6 +25,12 @@ inline constexpr std::size_t kMaxUnsentBytes = 16u << 20;
 
 class Channel {
  public:
+  // A call whose answer nobody waits for.
+  struct Message {
+    std::string_view service, method;  // as Call()'s
+    std::string payload;
+  };
+
   // Takes over `socket`, connected and non-blocking. `peer` names it in error messages.
   Channel(Executor executor, UniqueFd socket, std::string peer);
   ~Channel();
@@ -32,8 +41,11 @@ class Channel {
   // request is on its way, if the socket has room, before the awaiting coroutine is suspended.
   // `service` and `method` must live as long as the task (they are literals). Errors have the
   // method's name before them; those that the peer returned keep their code.
+  //
+  // `farewell`, if any, is sent if we stop waiting for the answer, at the deadline or cancelled, so
+  // that the peer does not go on with what nobody wants.
   Task<std::string> Call(std::string_view service, std::string_view method, std::string payload,
-                         Deadline deadline);
+                         Deadline deadline, std::optional<Message> farewell = {});
 
   bool usable() const;
 
@@ -42,7 +54,11 @@ class Channel {
   static asio::awaitable<void> Read(std::shared_ptr<State> state);
   static asio::awaitable<void> Write(std::shared_ptr<State> state);
   static Task<std::string> CallOn(std::shared_ptr<State> state, std::string_view service,
-                                  std::string_view method, std::string payload, Deadline deadline);
+                                  std::string_view method, std::string payload, Deadline deadline,
+                                  std::optional<Message> farewell);
+  // Sends a request, or queues it; its stream id.
+  static Result<std::uint32_t> Post(const std::shared_ptr<State>& state, const Message& message,
+                                    std::chrono::nanoseconds timeout);
 
   // Shared with the reader, the writer and the calls, which may outlive this object by one turn of
   // the loop.

@@ -95,7 +95,8 @@ class Client {
   // Returns when the guest has at least so many CPUs and so much memory online, or shortly before
   // `deadline` with what it has then: `problem` tells the two apart.
   virtual Task<OnlineReport> AwaitOnline(std::uint32_t vcpus, Bytes memory, Deadline deadline) = 0;
-  // kNotFound: no such program; kInvalidArgument: empty argv, or request over 3 MiB.
+  // kNotFound: no such program; kInvalidArgument: empty argv, or request over 3 MiB. A command
+  // whose caller stops waiting, cancelled or at the deadline, is killed (by agents that know Kill).
   virtual Task<ExecResult> Exec(const ExecRequest& request, Deadline deadline) = 0;
   virtual Task<GuestDetails> Details(Deadline deadline) = 0;
 

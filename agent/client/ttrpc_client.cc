@@ -6,6 +6,7 @@
 #include "agent/client/channel.h"
 #include "agent/client/dial.h"
 #include "agent/client/validate.h"
+#include "base/ids.h"
 #include "hatchery/agent/v1/guest.pb.h"
 #include "kata/agent.pb.h"
 
@@ -21,6 +22,7 @@ using std::chrono::nanoseconds;
 constexpr std::string_view kGuest = "hatchery.agent.v1.Guest";
 constexpr std::string_view kHealth = "grpc.Health";
 constexpr std::string_view kKata = "grpc.AgentService";
+constexpr std::size_t kExecIdBytes = 8;
 
 template <class T>
 Task<T> Failed(Error error) {
@@ -181,7 +183,13 @@ class TtrpcClient final : public Client {
     request.set_timeout_ms(
         static_cast<std::uint64_t>(std::max<std::int64_t>(0, exec.timeout.count())));
     request.set_output_limit(exec.output_limit.count());
-    return ToExecResult(Call<wire::ExecResponse>(channel_, kGuest, "Exec", request, deadline));
+    request.set_exec_id(ToHex(RandomBytes(kExecIdBytes)));
+    wire::KillRequest kill;
+    kill.set_exec_id(request.exec_id());
+    return ToExecResult(Parse<wire::ExecResponse>(
+        channel_.Call(kGuest, "Exec", request.SerializeAsString(), deadline,
+                      Channel::Message{kGuest, "Kill", kill.SerializeAsString()}),
+        "Exec"));
   }
 
   Task<GuestDetails> Details(Deadline deadline) override {

@@ -40,7 +40,7 @@ std::string_view MethodName(Method method) {
 }
 
 struct Fault {
-  enum class Kind { kFail, kHang, kGarble, kSkipReseed };
+  enum class Kind { kNone, kFail, kHang, kGarble, kSkipReseed };
   Kind kind = Kind::kFail;
   Error error = {};
 };
@@ -243,6 +243,9 @@ class FakeClient final : public Client {
         });
   }
   Task<ExecResult> Exec(const ExecRequest& request, Deadline deadline) override {
+    if (!request.argv.empty() && request.argv[0] == "sleep") {
+      return Sleep(world_, connection_, endpoint_, deadline, request.timeout);
+    }
     return CallHeedingFaults<ExecResult>(
         world_, connection_, endpoint_, Method::kExec, deadline,
         [request](FakeGuest&, bool) { return RunBuiltin(request); }, ValidateExec(request));
@@ -317,6 +320,24 @@ class FakeClient final : public Client {
     co_return act(world->guests[ToString(endpoint)], skip_reseed);
   }
 
+  // A command that lasts: until its time limit, or until nobody waits for it.
+  static Task<ExecResult> Sleep(std::shared_ptr<World> world,
+                                std::shared_ptr<Connection> connection, Endpoint endpoint,
+                                Deadline deadline, std::chrono::milliseconds timeout) {
+    CO_RETURN_IF_ERROR(
+        co_await World::Arrive(world, connection, endpoint, Method::kExec, deadline));
+    ++world->guests[connection->peer].running_commands;
+    const Deadline limit = timeout.count() > 0 ? After(timeout) : Deadline::max();
+    const auto woken = co_await connection->changed.Wait(Sooner(limit, deadline));
+    FakeGuest& guest = world->guests[connection->peer];
+    const bool timed_out =
+        !connection->failure && woken.error().code == Code::kDeadlineExceeded && limit <= deadline;
+    if (timed_out || connection->failure || guest.knows_kill) --guest.running_commands;
+    if (timed_out) co_return ExecResult{.signal = SIGKILL, .timed_out = true};
+    if (connection->failure) co_return Annotate(*connection->failure, "Exec");
+    co_return Annotate(woken.error(), "Exec");
+  }
+
   std::shared_ptr<World> world_;
   std::shared_ptr<Connection> connection_;
   Endpoint endpoint_;
@@ -350,6 +371,10 @@ void FakeAgents::SetDelay(Method method, std::chrono::nanoseconds delay) {
   world_->delays[method] = delay;
 }
 
+void FakeAgents::PassNext(Method method, std::size_t times) {
+  world_->Add(method, {Fault::Kind::kNone}, times);
+}
+void FakeAgents::ClearFaults() { world_->faults.clear(); }
 void FakeAgents::FailNext(Method method, Error error, std::size_t times) {
   world_->Add(method, {Fault::Kind::kFail, std::move(error)}, times);
 }

@@ -49,6 +49,10 @@ struct FakeGuest {
   std::uint32_t present_vcpus = 64;
   Bytes present_memory = Bytes::GiB(64);
   bool prepared_for_save = false;
+  // Commands that run; of those that there are, only "sleep" lasts. It ends when its caller stops
+  // waiting, but in a guest whose agent is too old to know Kill.
+  std::size_t running_commands = 0;
+  bool knows_kill = true;
 };
 
 struct FakeCall {
@@ -68,7 +72,9 @@ class FakeAgents final : public Connector {
   // Every later call of `method` takes this long; 0 undoes it.
   void SetDelay(Method method, std::chrono::nanoseconds delay);
 
-  // Faults of the next `times` calls of `method`, on whatever endpoint; several queue up.
+  // Faults of the next `times` calls of `method`, on whatever endpoint; several queue up. PassNext:
+  // none, for the calls before the one that is meant.
+  void PassNext(Method method, std::size_t times);
   void FailNext(Method method, Error error, std::size_t times = 1);
   // No answer until the deadline, a cancellation or the guest's death.
   void HangNext(Method method, std::size_t times = 1);
@@ -76,6 +82,7 @@ class FakeAgents final : public Connector {
   void GarbleNext(Method method, std::size_t times = 1);
   // Personalize only: everything is answered well, but the reseed is not confirmed.
   void SkipReseedNext(std::size_t times = 1);
+  void ClearFaults();
 
   // The guest of an endpoint, made when first named. The reference stays valid.
   FakeGuest& guest(const Endpoint& endpoint);

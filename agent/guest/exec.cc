@@ -22,6 +22,7 @@ namespace {
 constexpr std::size_t kDefaultOutputBytes = 1u << 20;
 // Twice this and the envelope fit a ttrpc frame.
 constexpr std::size_t kMaxOutputBytes = 3u << 19;
+constexpr std::size_t kMaxIdBytes = 64;
 constexpr std::size_t kReadBytes = 64 << 10;
 // A pipe holds 64 KiB unless it was enlarged, at most to 1 MiB. Bounds the last look into one that
 // a grandchild keeps filling.
@@ -35,6 +36,7 @@ class Execs::Running {
           std::shared_ptr<Call> call, std::function<void()> on_end)
       : loop_(loop),
         child_(std::move(child)),
+        id_(request.exec_id()),
         input_(request.stdin_data()),
         limit_(limit),
         call_(std::move(call)),
@@ -78,17 +80,19 @@ class Execs::Running {
     return {};
   }
 
+  const std::string& id() const { return id_; }
+
+  // Its number cannot have passed to another group: the leader is not reaped yet.
+  void Kill() {
+    if (!reaped_) ::kill(-child_.pid, SIGKILL);
+  }
+
  private:
   struct Output {
     std::string kept;
     bool truncated = false;
     EventLoop::WatchId watch = 0;
   };
-
-  // Its number cannot have passed to another group: the leader is not reaped yet.
-  void Kill() {
-    if (!reaped_) ::kill(-child_.pid, SIGKILL);
-  }
 
   void Feed() {
     while (fed_ < input_.size()) {
@@ -163,6 +167,7 @@ class Execs::Running {
 
   EventLoop& loop_;
   Child child_;
+  const std::string id_;
   const std::string input_;
   std::size_t fed_ = 0;
   const std::size_t limit_;
@@ -182,6 +187,12 @@ void Execs::Start(const v1::ExecRequest& request, std::shared_ptr<Call> call) {
   if (request.output_limit() > kMaxOutputBytes) {
     return call->Finish(InvalidArgument("output_limit", "at most 1.5 MiB"));
   }
+  if (request.exec_id().size() > kMaxIdBytes) {
+    return call->Finish(InvalidArgument("exec_id", "at most 64 bytes"));
+  }
+  if (Find(request.exec_id()) != nullptr) {
+    return call->Finish(MakeError(Code::kAlreadyExists, "a command of this exec_id is running"));
+  }
   if (running_.size() >= kMaxRunning) {
     return call->Finish(
         ResourceExhausted(std::to_string(kMaxRunning) + " commands are running already"));
@@ -198,6 +209,17 @@ void Execs::Start(const v1::ExecRequest& request, std::shared_ptr<Call> call) {
     running_.erase(it);
     call->Finish(std::unexpected(begun.error()));
   }
+}
+
+Execs::Running* Execs::Find(const std::string& exec_id) const {
+  if (exec_id.empty()) return nullptr;
+  const auto found = std::ranges::find_if(
+      running_, [&exec_id](const auto& running) { return running->id() == exec_id; });
+  return found == running_.end() ? nullptr : found->get();
+}
+
+void Execs::Kill(const std::string& exec_id) {
+  if (Running* const running = Find(exec_id)) running->Kill();
 }
 
 }  // namespace hatchery::agent::guest

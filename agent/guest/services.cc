@@ -126,6 +126,11 @@ void Services::AddGuest(Dispatcher& dispatcher) {
       kGuestService, "Exec", [this](const v1::ExecRequest& request, std::shared_ptr<Call> call) {
         execs_.Start(request, std::move(call));
       });
+  dispatcher.AddUnary<v1::KillRequest>(
+      kGuestService, "Kill", [this](const v1::KillRequest& request) -> Result<v1::KillResponse> {
+        execs_.Kill(request.exec_id());
+        return v1::KillResponse();
+      });
   dispatcher.AddUnary<v1::DetailsRequest>(
       kGuestService, "Details",
       [this](const v1::DetailsRequest&) -> Result<v1::DetailsResponse> { return Details(); });

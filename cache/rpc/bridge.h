@@ -5,6 +5,9 @@
 // passes, the coroutine is cancelled (base/task.h); it still runs to its end, and what it answers
 // then goes nowhere. Requests are copied by the caller before Start(), because gRPC frees them when
 // the RPC is finished.
+//
+// No handler runs without a Caller: Start() takes what Gate::Admit() said, and answers with its
+// error if there is none.
 #pragma once
 
 #include <grpcpp/support/server_callback.h>
@@ -24,6 +27,7 @@
 #include "base/log.h"
 #include "base/task.h"
 #include "base/without_throwing.h"
+#include "cache/caller.h"
 #include "cache/rpc/convert.h"
 
 namespace hatchery::cache::rpc {
@@ -84,21 +88,27 @@ class CallBase : public Reactor {
   std::atomic<int> refs_{2};  // gRPC's, until OnDone, and the coroutine's
 };
 
-// One unary RPC. Use: return UnaryCall<Reply>::Start(executor, reply, Handle(copy of request));
+// One unary RPC. Use:
+//   return UnaryCall<Reply>::Start(executor, gate.Admit(…), context, reply,
+//                                  [copy = *request](Caller caller) { return Handle(…); });
 template <class Reply>
 class UnaryCall final : public CallBase<grpc::ServerUnaryReactor> {
  public:
   // Called on the loop if the answer was made but did not reach the client.
   using Undelivered = std::function<void()>;
 
-  // `make` is called on the loop and returns the handler's coroutine. `undelivered`, if the call
-  // needs one, may be filled by the handler.
+  // `make` is called on the loop with the caller and returns the handler's coroutine.
+  // `undelivered`, if the call needs one, may be filled by the handler.
   template <class Make>
-  static UnaryCall* Start(Executor executor, grpc::CallbackServerContext* context, Reply* reply,
-                          Make make, std::shared_ptr<Undelivered> undelivered = nullptr) {
+  static UnaryCall* Start(Executor executor, Result<Caller> caller,
+                          grpc::CallbackServerContext* context, Reply* reply, Make make,
+                          std::shared_ptr<Undelivered> undelivered = nullptr) {
     auto* call = new UnaryCall(std::move(executor), context, std::move(undelivered));
-    auto body = [](Make m) -> Task<Reply> { co_return co_await m(); };
-    call->Run(body(std::move(make)), [call, reply](Result<Reply> result) {
+    auto body = [](Result<Caller> c, Make m) -> Task<Reply> {
+      if (!c) co_return std::unexpected(std::move(c).error());
+      co_return co_await m(*std::move(c));
+    };
+    call->Run(body(std::move(caller), std::move(make)), [call, reply](Result<Reply> result) {
       if (!result) return call->Finish(ToGrpcStatus(result.error()));
       *reply = *std::move(result);
       call->Finish(grpc::Status::OK);
@@ -144,11 +154,15 @@ class StreamCall final : public CallBase<grpc::ServerWriteReactor<Message>> {
     StreamCall* call_;
   };
 
+  // `make` is called on the loop with the caller and the sink, and returns the handler's coroutine.
   template <class Make>
-  static StreamCall* Start(Executor executor, Make make) {
+  static StreamCall* Start(Executor executor, Result<Caller> caller, Make make) {
     auto* call = new StreamCall(std::move(executor));
-    auto body = [](Make m, Sink sink) -> Task<void> { co_return co_await m(sink); };
-    call->Run(body(std::move(make), Sink(call)), [call](Result<void> result) {
+    auto body = [](Result<Caller> c, Make m, Sink sink) -> Task<void> {
+      if (!c) co_return std::unexpected(std::move(c).error());
+      co_return co_await m(*std::move(c), sink);
+    };
+    call->Run(body(std::move(caller), std::move(make), Sink(call)), [call](Result<void> result) {
       call->end_ = result ? grpc::Status::OK : ToGrpcStatus(result.error());
       call->ended_stream_ = true;
       call->Pump();

@@ -1,6 +1,7 @@
 #include "cache/rpc/cache_service.h"
 
 #include "cache/rpc/bridge.h"
+#include "cache/rpc/from_api.h"
 
 namespace hatchery::cache::rpc {
 
@@ -8,7 +9,6 @@ namespace {
 
 constexpr auto kDefaultTimeout = std::chrono::seconds(60);
 constexpr auto kConsoleTail = Bytes::KiB(4);
-constexpr std::size_t kMaxArguments = 4096;
 
 using Undelivered = UnaryCall<api::AcquireResponse>::Undelivered;
 
@@ -21,31 +21,11 @@ api::AcquireResponse::Source ToApi(Source source) {
   return api::AcquireResponse::SOURCE_UNSPECIFIED;
 }
 
-Result<LeaseTerm> TermOf(const api::AcquireRequest& request) {
-  if (request.has_ttl()) {
-    ASSIGN_OR_RETURN(const auto ttl, rpc::FromApi(request.ttl(), "ttl"));
-    return LeaseTerm{LeaseTerm::Kind::kTtl, ttl};
-  }
-  return LeaseTerm{request.bind_to_caller() ? LeaseTerm::Kind::kCaller : LeaseTerm::Kind::kHeld};
-}
-
-Result<AcquireParams> FromApi(const api::AcquireRequest& request) {
-  AcquireParams params;
-  params.request_id = RequestId(request.request_id());
-  params.template_name = request.template_name();
-  if (request.has_vcpus()) params.vcpus = request.vcpus();
-  if (request.has_memory_bytes()) params.memory = Bytes(request.memory_bytes());
-  params.sandbox_id = request.sandbox_id();
-  params.hostname = request.hostname();
-  params.resize_in_background = request.resize_in_background();
-  ASSIGN_OR_RETURN(params.term, TermOf(request));
-  return params;
-}
-
-Task<api::AcquireResponse> HandleAcquire(cache::Cache& cache, Result<AcquireParams> params,
-                                         Deadline deadline,
+Task<api::AcquireResponse> HandleAcquire(cache::Cache& cache, Caller caller,
+                                         Result<AcquireParams> params, Deadline deadline,
                                          std::shared_ptr<Undelivered> undelivered) {
   if (!params) co_return std::unexpected(params.error());
+  params->caller = std::move(caller);
   ASSIGN_OR_CO_RETURN(const auto acquired,
                       co_await cache.leases().Acquire(*std::move(params), deadline));
   *undelivered = [&cache, vm = acquired.vm] { cache.leases().Undelivered(vm); };
@@ -58,10 +38,12 @@ Task<api::AcquireResponse> HandleAcquire(cache::Cache& cache, Result<AcquirePara
   co_return reply;
 }
 
-Task<api::GetVmResponse> HandleGetVm(cache::Cache& cache, std::string id, Deadline deadline) {
+Task<api::GetVmResponse> HandleGetVm(cache::Cache& cache, Caller caller, std::string id,
+                                     Deadline deadline) {
   CO_RETURN_IF_ERROR(ValidateName("vm_id", id));
   const auto vm = cache.vms().Find(VmId(id));
-  if (!vm) co_return NotFound("no VM '" + id + "'");
+  // The same whether it is another's or nobody's: that it exists is not for everybody to know.
+  if (!vm || !MaySee(caller, *vm)) co_return NotFound("no VM '" + id + "'");
   api::GetVmResponse reply;
   *reply.mutable_vm() = rpc::ToApi(*vm, cache);
   const auto machine = vm->machine;
@@ -72,34 +54,12 @@ Task<api::GetVmResponse> HandleGetVm(cache::Cache& cache, std::string id, Deadli
   co_return reply;
 }
 
-Result<agent::ExecRequest> FromApi(const api::ExecRequest& request) {
-  if (request.argv().empty()) return InvalidArgument("argv", "must not be empty");
-  if (request.argv_size() > static_cast<int>(kMaxArguments)) {
-    return InvalidArgument("argv", "has more than " + std::to_string(kMaxArguments) + " entries");
-  }
-  agent::ExecRequest exec;
-  exec.argv.assign(request.argv().begin(), request.argv().end());
-  for (const auto& argument : exec.argv) {
-    if (argument.find('\0') != std::string::npos) {
-      return InvalidArgument("argv", "holds a NUL byte");
-    }
-  }
-  exec.env.insert(request.env().begin(), request.env().end());
-  exec.cwd = request.cwd();
-  exec.stdin_data = request.stdin_data();
-  if (request.has_timeout()) {
-    ASSIGN_OR_RETURN(const auto timeout, rpc::FromApi(request.timeout(), "timeout"));
-    exec.timeout = std::chrono::ceil<std::chrono::milliseconds>(timeout);
-  }
-  if (request.output_limit() > 0) exec.output_limit = Bytes(request.output_limit());
-  return exec;
-}
-
-Task<api::ExecResponse> HandleExec(cache::Cache& cache, api::ExecRequest request,
+Task<api::ExecResponse> HandleExec(cache::Cache& cache, Caller caller, api::ExecRequest request,
                                    Deadline deadline) {
   ASSIGN_OR_CO_RETURN(auto exec, FromApi(request));
-  ASSIGN_OR_CO_RETURN(auto result, co_await cache.leases().Exec({}, VmId(request.vm_id()),
-                                                                std::move(exec), deadline));
+  ASSIGN_OR_CO_RETURN(auto result,
+                      co_await cache.leases().Exec(std::move(caller), VmId(request.vm_id()),
+                                                   std::move(exec), deadline));
   api::ExecResponse reply;
   if (result.exit_code) reply.set_exit_code(*result.exit_code);
   if (result.signal) reply.set_signal(*result.signal);
@@ -119,9 +79,9 @@ grpc::ServerUnaryReactor* CacheService::Acquire(grpc::CallbackServerContext* con
   const auto deadline = DeadlineOf(*context, cache_.settings().acquire_timeout);
   auto undelivered = std::make_shared<Undelivered>();
   return UnaryCall<api::AcquireResponse>::Start(
-      executor_, context, reply,
-      [this, params = FromApi(*request), deadline, undelivered] {
-        return HandleAcquire(cache_, params, deadline, undelivered);
+      executor_, gate_.Admit(*context, "hatchery.v1.Cache.Acquire"), context, reply,
+      [this, params = FromApi(*request), deadline, undelivered](Caller caller) {
+        return HandleAcquire(cache_, std::move(caller), params, deadline, undelivered);
       },
       undelivered);
 }
@@ -129,28 +89,31 @@ grpc::ServerUnaryReactor* CacheService::Acquire(grpc::CallbackServerContext* con
 grpc::ServerUnaryReactor* CacheService::Renew(grpc::CallbackServerContext* context,
                                               const api::RenewRequest* request,
                                               api::RenewResponse* reply) {
-  auto handle = [this, copy = *request]() -> Task<api::RenewResponse> {
+  auto handle = [this, copy = *request](const Caller& caller) -> Task<api::RenewResponse> {
     std::optional<std::chrono::nanoseconds> ttl;
     if (copy.has_ttl()) {
       ASSIGN_OR_CO_RETURN(ttl, rpc::FromApi(copy.ttl(), "ttl"));
     }
-    ASSIGN_OR_CO_RETURN(const auto vm, cache_.leases().Renew({}, VmId(copy.vm_id()), ttl));
+    ASSIGN_OR_CO_RETURN(const auto vm, cache_.leases().Renew(caller, VmId(copy.vm_id()), ttl));
     api::RenewResponse renewed;
     *renewed.mutable_vm() = ToApi(*vm, cache_);
     co_return renewed;
   };
-  return UnaryCall<api::RenewResponse>::Start(executor_, context, reply, handle);
+  return UnaryCall<api::RenewResponse>::Start(
+      executor_, gate_.Admit(*context, "hatchery.v1.Cache.Renew"), context, reply, handle);
 }
 
 grpc::ServerUnaryReactor* CacheService::Release(grpc::CallbackServerContext* context,
                                                 const api::ReleaseRequest* request,
                                                 api::ReleaseResponse* reply) {
   const auto deadline = DeadlineOf(*context, kDefaultTimeout);
-  auto handle = [this, id = request->vm_id(), deadline]() -> Task<api::ReleaseResponse> {
-    CO_RETURN_IF_ERROR(co_await cache_.leases().Release({}, VmId(id), deadline));
+  auto handle = [this, id = request->vm_id(),
+                 deadline](Caller caller) -> Task<api::ReleaseResponse> {
+    CO_RETURN_IF_ERROR(co_await cache_.leases().Release(std::move(caller), VmId(id), deadline));
     co_return api::ReleaseResponse();
   };
-  return UnaryCall<api::ReleaseResponse>::Start(executor_, context, reply, handle);
+  return UnaryCall<api::ReleaseResponse>::Start(
+      executor_, gate_.Admit(*context, "hatchery.v1.Cache.Release"), context, reply, handle);
 }
 
 grpc::ServerUnaryReactor* CacheService::GetVm(grpc::CallbackServerContext* context,
@@ -158,16 +121,20 @@ grpc::ServerUnaryReactor* CacheService::GetVm(grpc::CallbackServerContext* conte
                                               api::GetVmResponse* reply) {
   const auto deadline = DeadlineOf(*context, kDefaultTimeout);
   return UnaryCall<api::GetVmResponse>::Start(
-      executor_, context, reply,
-      [this, id = request->vm_id(), deadline] { return HandleGetVm(cache_, id, deadline); });
+      executor_, gate_.Admit(*context, "hatchery.v1.Cache.GetVm"), context, reply,
+      [this, id = request->vm_id(), deadline](Caller caller) {
+        return HandleGetVm(cache_, std::move(caller), id, deadline);
+      });
 }
 
 grpc::ServerUnaryReactor* CacheService::ListVms(grpc::CallbackServerContext* context,
                                                 const api::ListVmsRequest* request,
                                                 api::ListVmsResponse* reply) {
-  auto handle = [this, filter = *request]() -> Task<api::ListVmsResponse> {
+  auto handle = [this, filter = *request](Caller caller) -> Task<api::ListVmsResponse> {
+    CO_RETURN_IF_ERROR(Validate(filter));
     api::ListVmsResponse all;
     for (const auto& vm : cache_.vms().List()) {
+      if (!MaySee(caller, *vm)) continue;
       auto out = ToApi(*vm, cache_);
       if (!filter.template_name().empty() && out.template_name() != filter.template_name())
         continue;
@@ -176,7 +143,8 @@ grpc::ServerUnaryReactor* CacheService::ListVms(grpc::CallbackServerContext* con
     }
     co_return all;
   };
-  return UnaryCall<api::ListVmsResponse>::Start(executor_, context, reply, handle);
+  return UnaryCall<api::ListVmsResponse>::Start(
+      executor_, gate_.Admit(*context, "hatchery.v1.Cache.ListVms"), context, reply, handle);
 }
 
 grpc::ServerUnaryReactor* CacheService::Exec(grpc::CallbackServerContext* context,
@@ -185,8 +153,10 @@ grpc::ServerUnaryReactor* CacheService::Exec(grpc::CallbackServerContext* contex
   // A command may run for as long as its caller waits.
   const auto deadline = DeadlineOf(*context, std::chrono::hours(24));
   return UnaryCall<api::ExecResponse>::Start(
-      executor_, context, reply,
-      [this, copy = *request, deadline] { return HandleExec(cache_, copy, deadline); });
+      executor_, gate_.Admit(*context, "hatchery.v1.Cache.Exec"), context, reply,
+      [this, copy = *request, deadline](Caller caller) {
+        return HandleExec(cache_, std::move(caller), copy, deadline);
+      });
 }
 
 }  // namespace hatchery::cache::rpc

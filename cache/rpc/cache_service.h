@@ -2,15 +2,16 @@
 #pragma once
 
 #include "cache/cache.h"
+#include "cache/rpc/gate.h"
 #include "hatchery/v1/cache.grpc.pb.h"
 
 namespace hatchery::cache::rpc {
 
 class CacheService final : public hatchery::v1::Cache::CallbackService {
  public:
-  // Both outlive the server that this is registered with.
-  CacheService(Executor executor, cache::Cache& cache)
-      : executor_(std::move(executor)), cache_(cache) {}
+  // All outlive the server that this is registered with.
+  CacheService(Executor executor, const Gate& gate, cache::Cache& cache)
+      : executor_(std::move(executor)), gate_(gate), cache_(cache) {}
 
   grpc::ServerUnaryReactor* Acquire(grpc::CallbackServerContext* context,
                                     const hatchery::v1::AcquireRequest* request,
@@ -33,6 +34,7 @@ class CacheService final : public hatchery::v1::Cache::CallbackService {
 
  private:
   Executor executor_;
+  const Gate& gate_;
   cache::Cache& cache_;
 };
 

@@ -32,17 +32,27 @@ grpc::Status ToGrpcStatus(const Error& error) {
   std::string message = error.message;
   if (message.size() > kMaxMessage) message = message.substr(0, kMaxMessage) + "…";
   const auto code = static_cast<grpc::StatusCode>(error.code);
-  if (error.field.empty()) return {code, message};
-  api::BadRequestDetail detail;
-  auto* violation = detail.add_field_violations();
-  violation->set_field(error.field);
-  violation->set_description(message);
   api::ErrorStatus status;
+  auto add = [&](const char* type, const google::protobuf::Message& detail) {
+    auto* any = status.add_details();
+    any->set_type_url(std::string("type.googleapis.com/google.rpc.") + type);
+    any->set_value(detail.SerializeAsString());
+  };
+  if (!error.field.empty()) {
+    api::BadRequestDetail detail;
+    auto* violation = detail.add_field_violations();
+    violation->set_field(error.field);
+    violation->set_description(message);
+    add("BadRequest", detail);
+  }
+  if (error.retry_after.count() > 0) {
+    api::RetryInfoDetail detail;
+    *detail.mutable_retry_delay() = ToApi(std::chrono::nanoseconds(error.retry_after));
+    add("RetryInfo", detail);
+  }
+  if (status.details().empty()) return {code, message};
   status.set_code(static_cast<int>(error.code));
   status.set_message(message);
-  auto* any = status.add_details();
-  any->set_type_url("type.googleapis.com/google.rpc.BadRequest");
-  any->set_value(detail.SerializeAsString());
   return {code, message, status.SerializeAsString()};
 }
 
@@ -185,6 +195,28 @@ api::Pool ToApi(const PoolInfo& info) {
   out.set_misses(info.misses);
   out.set_last_error(info.last_error);
   out.set_learned(info.learned);
+  return out;
+}
+
+api::MemoryAccount ToApi(const Admission::Memory& memory) {
+  api::MemoryAccount out;
+  out.set_total_bytes(memory.host.total.count());
+  out.set_available_bytes(memory.host.available.count());
+  out.set_reserve_bytes(memory.reserve.count());
+  out.set_private_bytes(memory.private_memory.count());
+  out.set_growth_bytes(memory.growth.count());
+  return out;
+}
+
+api::Tenant ToApi(const std::string& name, const Quotas::Held& held, const Limits& limits) {
+  api::Tenant out;
+  out.set_name(name);
+  out.set_leases(held.leases);
+  out.set_vcpus(static_cast<std::uint32_t>(held.vcpus));
+  out.set_memory_bytes(held.memory.count());
+  out.set_max_leases(limits.tenant_leases);
+  out.set_max_vcpus(limits.tenant_vcpus);
+  out.set_max_memory_bytes(limits.tenant_memory.count());
   return out;
 }
 

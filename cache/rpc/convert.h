@@ -13,7 +13,8 @@ namespace hatchery::cache::rpc {
 
 namespace api = hatchery::v1;
 
-// With a google.rpc.BadRequest in its details when the error names a field.
+// With a google.rpc.BadRequest in its details when the error names a field, and a
+// google.rpc.RetryInfo when it says when to try again.
 grpc::Status ToGrpcStatus(const Error& error);
 
 // The call's deadline, or `otherwise` from now if its client set none.
@@ -27,6 +28,8 @@ inline api::Vm ToApi(const VmEntry& vm, const cache::Cache& cache) {
 api::VmStats ToApi(const hypervisor::VmStats& stats);
 api::Template ToApi(const TemplateInfo& info);
 api::Pool ToApi(const PoolInfo& info);
+api::MemoryAccount ToApi(const Admission::Memory& memory);
+api::Tenant ToApi(const std::string& name, const Quotas::Held& held, const Limits& limits);
 api::Progress ToApi(const StepProgress& progress);
 google::protobuf::Duration ToApi(std::chrono::nanoseconds duration);
 google::protobuf::Timestamp TimestampOf(std::int64_t unix_nanos);

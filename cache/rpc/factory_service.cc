@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include "cache/rpc/bridge.h"
+#include "cache/rpc/from_api.h"
 
 namespace hatchery::cache::rpc {
 
@@ -10,36 +11,6 @@ namespace {
 
 // For operations whose caller set no deadline: long, but not for ever.
 constexpr auto kLongOperation = std::chrono::minutes(30);
-
-Result<std::filesystem::path> PathFrom(const std::string& path, const std::string& field) {
-  if (!path.empty() && path[0] != '/') {
-    return InvalidArgument(field, "'" + path + "' is not an absolute path");
-  }
-  if (path.find('\0') != std::string::npos) return InvalidArgument(field, "holds a NUL byte");
-  return std::filesystem::path(path);
-}
-
-Result<TemplateSpec> FromApi(const api::TemplateSpec& in) {
-  TemplateSpec spec;
-  spec.name = in.name();
-  ASSIGN_OR_RETURN(spec.guest.kernel, PathFrom(in.kernel(), "kernel"));
-  ASSIGN_OR_RETURN(spec.guest.initrd, PathFrom(in.initrd(), "initrd"));
-  ASSIGN_OR_RETURN(spec.guest.image, PathFrom(in.image(), "image"));
-  if (!in.kernel_params().empty()) spec.kernel_params = in.kernel_params();
-  if (in.has_vcpus()) spec.vcpus = in.vcpus();
-  if (in.has_max_vcpus()) spec.max_vcpus = in.max_vcpus();
-  if (in.has_memory_bytes()) spec.memory = Bytes(in.memory_bytes());
-  if (in.has_max_memory_bytes()) spec.max_memory = Bytes(in.max_memory_bytes());
-  if (!in.accelerator().empty()) {
-    auto accelerator = hypervisor::ParseAccelerator(in.accelerator());
-    if (!accelerator) return InvalidArgument("accelerator", accelerator.error().message);
-    spec.accelerator = *accelerator;
-  }
-  if (in.has_boot_timeout()) {
-    ASSIGN_OR_RETURN(spec.boot_timeout, rpc::FromApi(in.boot_timeout(), "boot_timeout"));
-  }
-  return spec;
-}
 
 // A function for the cache's progress that feeds a stream.
 template <class Response, class Sink>
@@ -60,9 +31,7 @@ using SetPoolCall = StreamCall<api::SetPoolResponse>;
 
 Task<void> HandleInit(cache::Cache& cache, api::InitRequest request, Deadline deadline,
                       InitCall::Sink sink) {
-  cache::Cache::InitParams params;
-  ASSIGN_OR_CO_RETURN(params.spec, FromApi(request.template_spec()));
-  if (request.has_pool_target()) params.pool_target = request.pool_target();
+  ASSIGN_OR_CO_RETURN(auto params, FromApi(request));
   ASSIGN_OR_CO_RETURN(
       auto done, co_await cache.Init(std::move(params), Teller<api::InitResponse>(sink), deadline));
   api::InitResponse last;
@@ -125,14 +94,15 @@ Task<void> HandleSetPool(cache::Cache& cache, api::SetPoolRequest request, Deadl
 FactoryService::Stream<api::InitResponse> FactoryService::Init(Context* context,
                                                                const api::InitRequest* request) {
   const auto deadline = DeadlineOf(*context, kLongOperation);
-  return InitCall::Start(executor_, [this, copy = *request, deadline](InitCall::Sink sink) {
-    return HandleInit(cache_, copy, deadline, sink);
-  });
+  return InitCall::Start(executor_, gate_.Admit(*context, "hatchery.v1.Factory.Init"),
+                         [this, copy = *request, deadline](const Caller&, InitCall::Sink sink) {
+                           return HandleInit(cache_, copy, deadline, sink);
+                         });
 }
 
 grpc::ServerUnaryReactor* FactoryService::Status(Context* context, const api::StatusRequest*,
                                                  api::StatusResponse* reply) {
-  auto handle = [this]() -> Task<api::StatusResponse> {
+  auto handle = [this](Caller caller) -> Task<api::StatusResponse> {
     api::StatusResponse status;
     status.set_version(info_.version);
     status.set_state_dir(info_.state_dir);
@@ -141,89 +111,115 @@ grpc::ServerUnaryReactor* FactoryService::Status(Context* context, const api::St
     for (const auto& info : cache_.catalog().List()) *status.add_templates() = ToApi(info);
     for (const auto& pool : cache_.pools().List()) *status.add_pools() = ToApi(pool);
     for (const auto& vm : cache_.vms().List()) {
+      if (!MaySee(caller, *vm)) continue;
       status.set_vms(status.vms() + 1);
       if (vm->phase() == record::VM_PHASE_ASSIGNED) status.set_leased(status.leased() + 1);
     }
+    if (const auto memory = cache_.admission().memory()) *status.mutable_memory() = ToApi(*memory);
+    const auto& limits = cache_.settings().limits;
+    for (const auto& [name, held] : cache_.admission().tenants()) {
+      if (!caller.MaySee(name)) continue;
+      *status.add_tenants() = ToApi(name, held, limits);
+    }
+    status.set_waiting_acquires(static_cast<std::uint32_t>(cache_.admission().waiting()));
     *status.mutable_uptime() = ToApi(std::chrono::steady_clock::now() - info_.started);
     co_return status;
   };
-  return UnaryCall<api::StatusResponse>::Start(executor_, context, reply, handle);
+  return UnaryCall<api::StatusResponse>::Start(
+      executor_, gate_.Admit(*context, "hatchery.v1.Factory.Status"), context, reply, handle);
 }
 
 FactoryService::Stream<api::DestroyResponse> FactoryService::Destroy(Context* context,
                                                                      const api::DestroyRequest*) {
   const auto deadline = DeadlineOf(*context, kLongOperation);
-  return DestroyCall::Start(executor_, [this, deadline](DestroyCall::Sink sink) {
-    return cache_.DestroyAll(Teller<api::DestroyResponse>(sink), deadline);
-  });
+  return DestroyCall::Start(executor_, gate_.Admit(*context, "hatchery.v1.Factory.Destroy"),
+                            [this, deadline](const Caller&, DestroyCall::Sink sink) {
+                              return cache_.DestroyAll(Teller<api::DestroyResponse>(sink),
+                                                       deadline);
+                            });
 }
 
 FactoryService::Stream<api::CreateTemplateResponse> FactoryService::CreateTemplate(
     Context* context, const api::CreateTemplateRequest* request) {
   const auto deadline = DeadlineOf(*context, kLongOperation);
-  return CreateCall::Start(executor_, [this, copy = *request, deadline](CreateCall::Sink sink) {
-    return HandleCreate(cache_, copy, deadline, sink);
-  });
+  return CreateCall::Start(executor_, gate_.Admit(*context, "hatchery.v1.Factory.CreateTemplate"),
+                           [this, copy = *request, deadline](const Caller&, CreateCall::Sink sink) {
+                             return HandleCreate(cache_, copy, deadline, sink);
+                           });
 }
 
 grpc::ServerUnaryReactor* FactoryService::ListTemplates(Context* context,
                                                         const api::ListTemplatesRequest*,
                                                         api::ListTemplatesResponse* reply) {
-  auto handle = [this]() -> Task<api::ListTemplatesResponse> {
+  auto handle = [this](const Caller&) -> Task<api::ListTemplatesResponse> {
     api::ListTemplatesResponse all;
     for (const auto& info : cache_.catalog().List()) *all.add_templates() = ToApi(info);
     co_return all;
   };
-  return UnaryCall<api::ListTemplatesResponse>::Start(executor_, context, reply, handle);
+  return UnaryCall<api::ListTemplatesResponse>::Start(
+      executor_, gate_.Admit(*context, "hatchery.v1.Factory.ListTemplates"), context, reply,
+      handle);
 }
 
 grpc::ServerUnaryReactor* FactoryService::GetTemplate(Context* context,
                                                       const api::GetTemplateRequest* request,
                                                       api::GetTemplateResponse* reply) {
-  auto handle = [this, name = request->name()]() -> Task<api::GetTemplateResponse> {
+  auto handle = [this, name = request->name()](const Caller&) -> Task<api::GetTemplateResponse> {
+    CO_RETURN_IF_ERROR(ValidateTemplateReference(name));
     ASSIGN_OR_CO_RETURN(const auto info, cache_.catalog().Get(name));
     api::GetTemplateResponse found;
     *found.mutable_template_info() = ToApi(info);
     co_return found;
   };
-  return UnaryCall<api::GetTemplateResponse>::Start(executor_, context, reply, handle);
+  return UnaryCall<api::GetTemplateResponse>::Start(
+      executor_, gate_.Admit(*context, "hatchery.v1.Factory.GetTemplate"), context, reply, handle);
 }
 
 FactoryService::Stream<api::VerifyTemplateResponse> FactoryService::VerifyTemplate(
-    Context*, const api::VerifyTemplateRequest* request) {
-  return VerifyCall::Start(executor_, [this, name = request->name()](VerifyCall::Sink sink) {
-    Say tell = Teller<api::VerifyTemplateResponse>(sink);
-    return cache_.catalog().Verify(name, [tell](Bytes done, Bytes total) {
+    Context* context, const api::VerifyTemplateRequest* request) {
+  auto handle = [this, name = request->name()](const Caller&, VerifyCall::Sink sink) -> Task<void> {
+    CO_RETURN_IF_ERROR(ValidateTemplateReference(name));
+    const Say tell = Teller<api::VerifyTemplateResponse>(sink);
+    co_return co_await cache_.catalog().Verify(name, [tell](Bytes done, Bytes total) {
       tell({"verifying", done.count(), total.count(), "bytes"});
     });
-  });
+  };
+  return VerifyCall::Start(executor_, gate_.Admit(*context, "hatchery.v1.Factory.VerifyTemplate"),
+                           handle);
 }
 
 FactoryService::Stream<api::DeleteTemplateResponse> FactoryService::DeleteTemplate(
     Context* context, const api::DeleteTemplateRequest* request) {
   const auto deadline = DeadlineOf(*context, kLongOperation);
-  return DeleteCall::Start(executor_, [this, copy = *request, deadline](DeleteCall::Sink sink) {
-    return cache_.DeleteTemplate(copy.name(), copy.drain(),
-                                 Teller<api::DeleteTemplateResponse>(sink), deadline);
-  });
+  auto handle = [this, copy = *request, deadline](const Caller&,
+                                                  DeleteCall::Sink sink) -> Task<void> {
+    CO_RETURN_IF_ERROR(ValidateName("name", copy.name()));
+    co_return co_await cache_.DeleteTemplate(copy.name(), copy.drain(),
+                                             Teller<api::DeleteTemplateResponse>(sink), deadline);
+  };
+  return DeleteCall::Start(executor_, gate_.Admit(*context, "hatchery.v1.Factory.DeleteTemplate"),
+                           handle);
 }
 
 FactoryService::Stream<api::SetPoolResponse> FactoryService::SetPool(
     Context* context, const api::SetPoolRequest* request) {
   const auto deadline = DeadlineOf(*context, kLongOperation);
-  return SetPoolCall::Start(executor_, [this, copy = *request, deadline](SetPoolCall::Sink sink) {
-    return HandleSetPool(cache_, copy, deadline, sink);
-  });
+  return SetPoolCall::Start(
+      executor_, gate_.Admit(*context, "hatchery.v1.Factory.SetPool"),
+      [this, copy = *request, deadline](const Caller&, SetPoolCall::Sink sink) {
+        return HandleSetPool(cache_, copy, deadline, sink);
+      });
 }
 
 grpc::ServerUnaryReactor* FactoryService::ListPools(Context* context, const api::ListPoolsRequest*,
                                                     api::ListPoolsResponse* reply) {
-  auto handle = [this]() -> Task<api::ListPoolsResponse> {
+  auto handle = [this](const Caller&) -> Task<api::ListPoolsResponse> {
     api::ListPoolsResponse all;
     for (const auto& pool : cache_.pools().List()) *all.add_pools() = ToApi(pool);
     co_return all;
   };
-  return UnaryCall<api::ListPoolsResponse>::Start(executor_, context, reply, handle);
+  return UnaryCall<api::ListPoolsResponse>::Start(
+      executor_, gate_.Admit(*context, "hatchery.v1.Factory.ListPools"), context, reply, handle);
 }
 
 }  // namespace hatchery::cache::rpc

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "cache/cache.h"
+#include "cache/rpc/gate.h"
 #include "hatchery/v1/factory.grpc.pb.h"
 
 namespace hatchery::cache::rpc {
@@ -19,9 +20,9 @@ struct DaemonInfo {
 
 class FactoryService final : public hatchery::v1::Factory::CallbackService {
  public:
-  // `cache` outlives the server that this is registered with.
-  FactoryService(Executor executor, cache::Cache& cache, DaemonInfo info)
-      : executor_(std::move(executor)), cache_(cache), info_(std::move(info)) {}
+  // `gate` and `cache` outlive the server that this is registered with.
+  FactoryService(Executor executor, const Gate& gate, cache::Cache& cache, DaemonInfo info)
+      : executor_(std::move(executor)), gate_(gate), cache_(cache), info_(std::move(info)) {}
 
   template <class Reply>
   using Stream = grpc::ServerWriteReactor<Reply>*;
@@ -49,6 +50,7 @@ class FactoryService final : public hatchery::v1::Factory::CallbackService {
 
  private:
   Executor executor_;
+  const Gate& gate_;
   cache::Cache& cache_;
   DaemonInfo info_;
 };

@@ -28,7 +28,7 @@ constexpr auto kAcceptBackoff = std::chrono::milliseconds(50);
 
 using Acceptor = asio::local::stream_protocol::acceptor;
 
-asio::awaitable<void> Accept(Acceptor& acceptor, grpc::Server& server) {
+asio::awaitable<void> Accept(Acceptor& acceptor, Peers& peers, grpc::Server& server) {
   for (;;) {
     auto [error, socket] = co_await acceptor.async_accept(asio::as_tuple(asio::use_awaitable));
     if (error == asio::error::operation_aborted || !acceptor.is_open()) co_return;
@@ -37,7 +37,13 @@ asio::awaitable<void> Accept(Acceptor& acceptor, grpc::Server& server) {
       (void)co_await SleepFor(kAcceptBackoff);
       continue;
     }
-    const int fd = socket.release();
+    auto connection = peers.Admit(UniqueFd(socket.release()));
+    if (!connection) {
+      log::Warning({}, "accepting a connection: " + ToString(connection.error()));
+      (void)co_await SleepFor(kAcceptBackoff);
+      continue;
+    }
+    const int fd = connection->Release();
     ::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) | O_NONBLOCK);
     grpc::AddInsecureChannelFromFd(&server, fd);
   }
@@ -46,15 +52,21 @@ asio::awaitable<void> Accept(Acceptor& acceptor, grpc::Server& server) {
 }  // namespace
 
 struct Server::Impl {
-  Impl(Executor e, Cache& cache, DaemonInfo info)
+  Impl(Executor e, Cache& cache, DaemonInfo info, Access a)
       : executor(e),
-        cache_service(e, cache),
-        factory_service(e, cache, std::move(info)),
+        access(std::move(a)),
+        gate(access, peers),
+        cache_service(e, gate, cache),
+        factory_service(e, gate, cache, std::move(info)),
         acceptor(e),
         tasks(e),
         waiter(1) {}
   Executor executor;
   std::filesystem::path socket;
+  int tcp_port = 0;
+  const Access access;
+  Peers peers;
+  const Gate gate;
   CacheService cache_service;
   FactoryService factory_service;
   std::unique_ptr<grpc::Server> server;
@@ -78,11 +90,21 @@ Result<std::unique_ptr<Server>> Server::Start(Executor executor, Cache& cache, D
     grpc::EnableDefaultHealthCheckService(true);
     grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   });
-  auto impl = std::make_unique<Impl>(executor, cache, std::move(info));
+  auto impl = std::make_unique<Impl>(executor, cache, std::move(info), std::move(options.access));
   grpc::ServerBuilder builder;
   builder.RegisterService(&impl->cache_service);
   builder.RegisterService(&impl->factory_service);
+  if (options.tls) {
+    ASSIGN_OR_RETURN(auto credentials, MakeServerCredentials(*options.tls));
+    // Two daemons on one port would share its clients.
+    builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+    builder.AddListeningPort(options.tls->listen, std::move(credentials), &impl->tcp_port);
+  }
   impl->server = builder.BuildAndStart();
+  if (!impl->server && options.tls) {
+    return FailedPrecondition("tls.listen: cannot listen on " + options.tls->listen +
+                              ": it is in use, or no address of this host");
+  }
   if (!impl->server) return Internal("the gRPC server could not be started");
 
   ASSIGN_OR_RETURN(UniqueFd listener, ListenUnix(options.socket, options.mode, kBacklog));
@@ -91,9 +113,11 @@ Result<std::unique_ptr<Server>> Server::Start(Executor executor, Cache& cache, D
   impl->acceptor.assign(asio::local::stream_protocol(), listener.get(), error);
   if (error) return Internal("listening on " + options.socket.string() + ": " + error.message());
   (void)listener.Release();
-  impl->tasks.Spawn("accept", Accept(impl->acceptor, *impl->server));
+  impl->tasks.Spawn("accept", Accept(impl->acceptor, impl->peers, *impl->server));
   return std::unique_ptr<Server>(new Server(std::move(impl)));
 }
+
+int Server::tcp_port() const { return impl_->tcp_port; }
 
 void Server::StopAccepting() {
   if (auto* health = impl_->server->GetHealthCheckService()) health->SetServingStatus(false);

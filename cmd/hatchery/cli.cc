@@ -46,9 +46,9 @@ Result<std::optional<std::chrono::nanoseconds>> Context::Limit() const {
 }
 
 Result<Client> Context::Connect() const {
-  ASSIGN_OR_RETURN(const auto socket, ParseEndpoint(endpoint));
+  ASSIGN_OR_RETURN(auto target, Where());
   ASSIGN_OR_RETURN(const auto limit, Limit());
-  return Client(socket, limit, interrupt);
+  return Client(std::move(target), limit, interrupt);
 }
 
 void Context::Complain(std::string_view message) const {
@@ -102,13 +102,24 @@ int RunCli(std::vector<std::string> arguments, const std::string& default_endpoi
   app.require_subcommand(0, 1);
   app.set_version_flag("--version", "hatchery " HATCHERY_VERSION);
   app.add_option("--endpoint", context.endpoint,
-                 "The daemon's socket: unix:///PATH or a path; also from HATCHERY_ENDPOINT")
-      ->type_name("SOCKET")
+                 "The daemon's socket, unix:///PATH or a path, or tcp://HOST:PORT, which takes the "
+                 "three --tls options; also from HATCHERY_ENDPOINT")
+      ->type_name("ENDPOINT")
       ->default_str(context.endpoint);
+  app.add_option("--tls-ca", context.tls.ca, "Who has signed the daemon's certificate (PEM)")
+      ->type_name("FILE")
+      ->envname("HATCHERY_TLS_CA");
+  app.add_option("--tls-cert", context.tls.certificate, "This client's certificate (PEM)")
+      ->type_name("FILE")
+      ->envname("HATCHERY_TLS_CERT");
+  app.add_option("--tls-key", context.tls.key, "Its key (PEM)")
+      ->type_name("FILE")
+      ->envname("HATCHERY_TLS_KEY");
   app.add_option("--timeout", context.timeout, "For each call to the daemon, as in 500ms, 10s, 2m")
       ->type_name("DURATION");
   app.footer(
-      "--endpoint and --timeout may stand anywhere before --. Every verb has its own --help.\n"
+      "--endpoint, --tls-… and --timeout may stand anywhere before --. Every verb has its own "
+      "--help.\n"
       "Example: hatchery factory init --pool 4 && hatchery run --memory 512M -- uname -a");
   AddDoctorCommand(app, context);
   AddImageCommands(app, context);

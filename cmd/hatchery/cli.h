@@ -31,7 +31,8 @@ struct Context;
 using AddCommands = std::function<void(CLI::App& app, Context& context)>;
 
 // Runs one command line (without argv[0]); returns the exit code (exit_code.h). Blocks.
-// `default_endpoint` is HATCHERY_ENDPOINT's value, or empty; `more` adds verbs behind the others.
+// `default_endpoint` is HATCHERY_ENDPOINT's value, or empty (HATCHERY_TLS_CA and its like are read
+// from the environment here); `more` adds verbs behind the others.
 int RunCli(std::vector<std::string> arguments, const std::string& default_endpoint, const Io& io,
            Interrupt& interrupt, const Clock& clock = SystemClock(), const AddCommands& more = {});
 
@@ -44,6 +45,7 @@ struct Context {
 
   std::vector<std::string> arguments;  // all of them, as they were given
   std::string endpoint;
+  TlsFiles tls;
   std::string timeout;
   bool json = false;                 // of the verbs that have it
   std::vector<std::string> command;  // what stands after "--", untouched
@@ -51,6 +53,8 @@ struct Context {
   std::function<int()> action;
 
   Result<Client> Connect() const;
+  // What --endpoint and the --tls options say.
+  Result<Target> Where() const { return ParseEndpoint(endpoint, tls); }
   // What --timeout says, if it was given.
   Result<std::optional<std::chrono::nanoseconds>> Limit() const;
 

@@ -22,13 +22,31 @@ inline constexpr std::string_view kDefaultEndpoint = "unix:///var/lib/hatchery/h
 // For calls that read what is there. Calls that do work have no limit but the user's.
 inline constexpr std::chrono::seconds kQueryTimeout{30};
 
-// The socket's absolute path, from "unix:///PATH", "unix:PATH" or a bare path. kInvalidArgument for
-// anything else, and for a path longer than a unix socket's 107 bytes.
-Result<std::filesystem::path> ParseEndpoint(std::string_view text);
+// Where a daemon is: on this host behind a unix socket, or elsewhere behind mutual TLS.
+struct Target {
+  std::filesystem::path socket;  // absolute; empty: over TCP
+  std::string address;           // "HOST:PORT", over TCP
+  // Over TCP, in PEM: who has signed the daemon's certificate; our own certificate and its key.
+  std::string ca, certificate, key;
+
+  // For messages: the socket's path, or "tcp://HOST:PORT".
+  std::string Name() const;
+};
+
+// The files of --tls-ca, --tls-cert and --tls-key; empty where not given.
+struct TlsFiles {
+  std::string ca, certificate, key;
+};
+
+// From "unix:///PATH", "unix:PATH" or a bare path, and from "tcp://HOST:PORT", for which it reads
+// `files`. kInvalidArgument names the option for anything else, for a path longer than a unix
+// socket's 107 bytes, and for files that are missing or cannot be read.
+Result<Target> ParseEndpoint(std::string_view text, const TlsFiles& files = {});
 
 // The error of a call that ended with `status`, made for people. `limit` is the call's time limit.
-// Looks at the socket if the daemon could not be reached, to say why.
-Error ToError(const grpc::Status& status, const std::filesystem::path& socket,
+// Looks at the socket if the daemon could not be reached, to say why. Says when to try again if the
+// daemon did.
+Error ToError(const grpc::Status& status, const Target& target,
               std::optional<std::chrono::nanoseconds> limit);
 
 struct CallOptions {
@@ -40,8 +58,7 @@ struct CallOptions {
 class Client {
  public:
   // `timeout` is the user's, and wins over that of CallOptions.
-  Client(std::filesystem::path socket, std::optional<std::chrono::nanoseconds> timeout,
-         Interrupt& interrupt);
+  Client(Target target, std::optional<std::chrono::nanoseconds> timeout, Interrupt& interrupt);
 
   v1::Cache::Stub& cache() { return *cache_; }
   v1::Factory::Stub& factory() { return *factory_; }
@@ -78,7 +95,7 @@ class Client {
   Result<void> Run(const CallOptions& options,
                    const std::function<grpc::Status(grpc::ClientContext&)>& call);
 
-  const std::filesystem::path socket_;
+  const Target target_;
   const std::optional<std::chrono::nanoseconds> timeout_;
   Interrupt& interrupt_;
   std::unique_ptr<v1::Cache::Stub> cache_;

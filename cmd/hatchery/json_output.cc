@@ -153,6 +153,24 @@ Json ToJson(const v1::GetVmResponse& response) {
   return json;
 }
 
+Json ToJson(const v1::MemoryAccount& memory) {
+  return Json{{"total_bytes", memory.total_bytes()},
+              {"available_bytes", memory.available_bytes()},
+              {"reserve_bytes", memory.reserve_bytes()},
+              {"private_bytes", memory.private_bytes()},
+              {"growth_bytes", memory.growth_bytes()}};
+}
+
+Json ToJson(const v1::Tenant& tenant) {
+  return Json{{"name", tenant.name()},
+              {"leases", tenant.leases()},
+              {"vcpus", tenant.vcpus()},
+              {"memory_bytes", tenant.memory_bytes()},
+              {"max_leases", tenant.max_leases()},
+              {"max_vcpus", tenant.max_vcpus()},
+              {"max_memory_bytes", tenant.max_memory_bytes()}};
+}
+
 Json ToJson(const v1::StatusResponse& response) {
   Json json{{"version", response.version()},
             {"state_dir", response.state_dir()},
@@ -160,9 +178,12 @@ Json ToJson(const v1::StatusResponse& response) {
             {"pid", response.pid()},
             {"vms", response.vms()},
             {"leased", response.leased()},
+            {"waiting_acquires", response.waiting_acquires()},
             {"uptime_us", Microseconds(response.uptime())}};
   json.update(ToJsonList("templates", response.templates()));
   json.update(ToJsonList("pools", response.pools()));
+  json["memory"] = response.has_memory() ? ToJson(response.memory()) : Json(nullptr);
+  json.update(ToJsonList("tenants", response.tenants()));
   return json;
 }
 

@@ -20,6 +20,9 @@ Json ToJson(const v1::Pool& pool);
 Json ToJson(const v1::AcquireResponse& response);
 // The VM, with "stats" and "console_tail".
 Json ToJson(const v1::GetVmResponse& response);
+Json ToJson(const v1::MemoryAccount& memory);
+Json ToJson(const v1::Tenant& tenant);
+// "memory" is null where it is not accounted.
 Json ToJson(const v1::StatusResponse& response);
 Json ToJson(const v1::InitResult& result);
 // The template, with how it was made beside its fields.

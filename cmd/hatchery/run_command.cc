@@ -1,6 +1,10 @@
 // `hatchery run`: acquire, exec, release. Whatever happens after the acquire, the VM goes back; if
 // this process is killed, the service sees that it has ended.
+#include <condition_variable>
+#include <mutex>
 #include <optional>
+#include <stop_token>
+#include <thread>
 
 #include "base/ids.h"
 #include "cmd/hatchery/cli.h"
@@ -12,6 +16,9 @@ namespace hatchery::cli {
 namespace {
 
 constexpr std::chrono::seconds kReleaseTimeout{30};
+// Over TCP the service cannot see this process end: the lease is renewed for as long as it lives.
+constexpr std::chrono::seconds kTtl{60};
+constexpr std::chrono::seconds kRenewEvery{15};
 
 struct RunOptions {
   AcquireOptions acquire;
@@ -45,6 +52,30 @@ void ReleaseByRequest(const Context& context, Client& client, const std::string&
   }
 }
 
+// Renews a lease from a thread of its own, over a connection of its own, until it is destroyed.
+class Renewals {
+ public:
+  Renewals(const Context& context, Target target, std::string vm_id)
+      : client_(std::move(target), std::nullopt, context.interrupt),
+        thread_([this, vm_id = std::move(vm_id)](const std::stop_token& stop) {
+          v1::RenewRequest request;
+          request.set_vm_id(vm_id);
+          std::unique_lock lock(mutex_);
+          while (
+              !stopped_.wait_for(lock, stop, kRenewEvery, [&] { return stop.stop_requested(); })) {
+            // One that fails is tried again before the lease has run out.
+            (void)client_.Call(client_.cache(), &v1::Cache::Stub::Renew, request,
+                               {.timeout = kRenewEvery, .interruptible = false});
+          }
+        }) {}
+
+ private:
+  Client client_;
+  std::mutex mutex_;
+  std::condition_variable_any stopped_;
+  std::jthread thread_;  // last: it uses the others
+};
+
 bool ReplyMayBeLost(Code code) {
   return code == Code::kCancelled || code == Code::kDeadlineExceeded || code == Code::kUnavailable;
 }
@@ -58,8 +89,16 @@ int Run(const Context& context, const RunOptions& options) {
   if (!exec) return context.Fail(exec.error(), kExitHatcheryFailed);
   auto client = context.Connect();
   if (!client) return context.Fail(client.error(), kExitHatcheryFailed);
+  const auto target = context.Where();
+  if (!target) return context.Fail(target.error(), kExitHatcheryFailed);
+  const bool here = !target->socket.empty();
+  if (here) {
+    acquire->set_bind_to_caller(true);
+  } else {
+    acquire->mutable_ttl()->set_seconds(kTtl.count());
+  }
   // A connection of its own, because the user's time limit does not apply to giving back.
-  Client release_client(*ParseEndpoint(context.endpoint), std::nullopt, context.interrupt);
+  Client release_client(*target, std::nullopt, context.interrupt);
 
   // From here on an interrupt cancels what is under way but does not end the program.
   std::optional<Interrupt::Scope> hold(std::in_place, context.interrupt, [] {});
@@ -71,7 +110,10 @@ int Run(const Context& context, const RunOptions& options) {
     return context.Fail(acquired.error(), kExitHatcheryFailed);
   }
   exec->set_vm_id(acquired->vm().vm_id());
+  std::optional<Renewals> renewals;
+  if (!here) renewals.emplace(context, *target, acquired->vm().vm_id());
   const auto result = Exec(*client, *exec);
+  renewals.reset();
   const bool released = Release(context, release_client, acquired->vm().vm_id());
   // The output may be read slowly, or not at all; the VM does not wait for it.
   hold.reset();

@@ -240,6 +240,34 @@ std::string ToText(const v1::Template& tmpl, WallTime now) {
   return RenderFields(fields);
 }
 
+namespace {
+
+std::string Memory(const v1::MemoryAccount& memory) {
+  return Size(memory.available_bytes()) + " of " + Size(memory.total_bytes()) + " available, " +
+         Size(memory.reserve_bytes()) + " kept for the host; VMs and templates take " +
+         Size(memory.private_bytes()) + ", leased VMs may grow by " + Size(memory.growth_bytes());
+}
+
+// "3", or "3 of 10" where there is a limit.
+template <class Amount, class Show>
+std::string OfMost(Amount held, Amount most, Show show) {
+  return show(held) + (most > 0 ? " of " + show(most) : "");
+}
+
+std::string TenantTable(const google::protobuf::RepeatedPtrField<v1::Tenant>& tenants) {
+  const auto count = [](std::uint32_t n) { return std::to_string(n); };
+  Table table(
+      {{"TENANT"}, {"LEASES", Align::kRight}, {"VCPUS", Align::kRight}, {"MEMORY", Align::kRight}});
+  for (const v1::Tenant& tenant : tenants) {
+    table.Add({tenant.name(), OfMost(tenant.leases(), tenant.max_leases(), count),
+               OfMost(tenant.vcpus(), tenant.max_vcpus(), count),
+               OfMost(tenant.memory_bytes(), tenant.max_memory_bytes(), Size)});
+  }
+  return table.Render();
+}
+
+}  // namespace
+
 std::string ToText(const v1::StatusResponse& response, WallTime now) {
   std::string text = RenderFields(
       {{"daemon", "hatcheryd " + response.version() + ", pid " + std::to_string(response.pid()) +
@@ -247,12 +275,16 @@ std::string ToText(const v1::StatusResponse& response, WallTime now) {
        {"state", response.state_dir()},
        {"driver", response.driver()},
        {"vms",
-        std::to_string(response.vms()) + ", " + std::to_string(response.leased()) + " leased"}});
+        std::to_string(response.vms()) + ", " + std::to_string(response.leased()) + " leased"},
+       {"memory", response.has_memory() ? Memory(response.memory()) : ""},
+       {"acquires waiting",
+        response.waiting_acquires() > 0 ? std::to_string(response.waiting_acquires()) : ""}});
   if (response.templates().empty()) {
     return text + "\nno templates; make one and fill its pool with `hatchery factory init`\n";
   }
   text += "\n" + TemplateTable(response.templates(), now);
   if (!response.pools().empty()) text += "\n" + PoolTable(response.pools());
+  if (!response.tenants().empty()) text += "\n" + TenantTable(response.tenants());
   return text;
 }
 

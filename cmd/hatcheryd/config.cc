@@ -171,8 +171,24 @@ std::string FirstLine(std::string_view what) {
   return line;
 }
 
+// toml11 descends into brackets and dotted keys by recursion. No setting has more than one of
+// either, but comments and values may.
+bool IsNestedTooDeep(std::string_view text) {
+  constexpr int kMost = 64;
+  int brackets = 0, dots = 0;
+  for (const char c : text) {
+    if (c == '[' || c == '{') ++brackets;
+    if (c == ']' || c == '}') brackets = std::max(0, brackets - 1);
+    if (c == '.') ++dots;
+    if (c == '\n' || c == '=') dots = 0;
+    if (brackets > kMost || dots > kMost) return true;
+  }
+  return false;
+}
+
 Result<void> ApplyToml(std::string_view text, const std::string& file_name, Config& config,
                        Places& places) {
+  if (IsNestedTooDeep(text)) return At(file_name, "its brackets or dots are nested too deep");
   // The edge where toml11's exceptions become errors.
   try {
     std::istringstream stream{std::string(text)};

@@ -84,7 +84,8 @@ cache::Settings CacheSettings(const Config& config) {
   s.waiting_acquires = config.acquire.waiting;
   s.lease_grace = config.lease.grace;
   s.longest_ttl = config.lease.longest_ttl;
-  s.limits.host_reserve = config.limits.host_reserve;
+  // Fake VMs take no memory of the host's.
+  if (config.driver.name != DriverName::kFake) s.limits.host_reserve = config.limits.host_reserve;
   s.limits.growth_percent = config.limits.growth_percent;
   s.limits.tenant_leases = config.limits.tenant_leases;
   s.limits.tenant_vcpus = config.limits.tenant_vcpus;
@@ -105,14 +106,28 @@ cache::Settings CacheSettings(const Config& config) {
   return s;
 }
 
+std::optional<cache::rpc::TlsOptions> TlsOptionsOf(const Config& config) {
+  const auto& tls = config.tls;
+  if (tls.listen.empty()) return std::nullopt;
+  return cache::rpc::TlsOptions{tls.listen, tls.certificate, tls.key, tls.client_ca};
+}
+
+// " and tcp://HOST:PORT", with the port that it really is.
+std::string TcpEndpoint(const Config& config, int port) {
+  if (port == 0) return {};
+  return " and tcp://" + config.tls.listen.substr(0, config.tls.listen.rfind(':') + 1) +
+         std::to_string(port);
+}
+
 // Everything that the daemon consists of, in the order in which it stands on what is above it.
 class Daemon {
  public:
-  Daemon(asio::io_context& io, const Config& config, std::unique_ptr<cache::KvStore> store,
-         std::unique_ptr<WorkerPool> workers, std::unique_ptr<tmpl::Store> templates,
-         std::string host_boot_id, const Clock* clock)
+  Daemon(asio::io_context& io, const Config& config, cache::Access access,
+         std::unique_ptr<cache::KvStore> store, std::unique_ptr<WorkerPool> workers,
+         std::unique_ptr<tmpl::Store> templates, std::string host_boot_id, const Clock* clock)
       : executor_(io.get_executor()),
         config_(config),
+        access_(std::move(access)),
         paths_(config.state_dir),
         clock_(clock != nullptr ? *clock : system_clock_),
         workers_(std::move(workers)),
@@ -137,6 +152,7 @@ class Daemon {
                 .driver = *driver_,
                 .connector = *connector_,
                 .clock = clock_,
+                .host_memory = host_memory_,
                 .default_guest = [this](auto say, Deadline at) { return DefaultGuest(say, at); },
                 .host_boot_id = std::move(host_boot_id),
             },
@@ -147,10 +163,12 @@ class Daemon {
     CO_RETURN_IF_ERROR(co_await cache_.Start(After(kStartTimeout)));
     cache::rpc::DaemonInfo info{HATCHERY_VERSION, paths_.root.string(),
                                 std::string(driver_->name()), std::chrono::steady_clock::now()};
-    auto server = cache::rpc::Server::Start(executor_, cache_, std::move(info),
-                                            {SocketPath(config_), config_.socket_mode});
+    auto server = cache::rpc::Server::Start(
+        executor_, cache_, std::move(info),
+        {SocketPath(config_), config_.socket_mode, access_, TlsOptionsOf(config_)});
     if (server) {
-      log::Info({}, "ready on unix://" + SocketPath(config_).string());
+      log::Info({}, "ready on unix://" + SocketPath(config_).string() +
+                        TcpEndpoint(config_, (*server)->tcp_port()));
       auto [error, signal] = co_await signals.async_wait(asio::as_tuple(asio::use_awaitable));
       log::Info({}, std::string("stopping: ") + (error ? error.message() : strsignal(signal)));
       (*server)->StopAccepting();
@@ -185,6 +203,7 @@ class Daemon {
     options.binary = config_.qemu.binary;
     options.sandbox = config_.qemu.sandbox;
     options.tb_size = config_.qemu.tb_size;
+    options.workers = workers_.get();
     return std::make_unique<hypervisor::qemu::QemuDriver>(
         executor_, vmm_spawner_ ? *vmm_spawner_ : spawner_, options);
   }
@@ -216,9 +235,11 @@ class Daemon {
 
   Executor executor_;
   const Config& config_;
+  const cache::Access access_;
   StatePaths paths_;
   SystemClock system_clock_;
   const Clock& clock_;
+  cache::KernelHostMemory host_memory_;
   std::unique_ptr<WorkerPool> workers_;
   PosixSpawner spawner_;
   hypervisor::fake::FakeHost fake_host_{executor_};
@@ -247,6 +268,13 @@ StatePaths::StatePaths(const std::filesystem::path& state_dir)
 Result<void> RunDaemon(const Config& config, const Seams& seams) {
   RaiseFileLimit();
   std::signal(SIGPIPE, SIG_IGN);  // a client that goes away is an error code, not our end
+  // What cannot be is said before anything is touched.
+  ASSIGN_OR_RETURN(auto access, cache::Access::Create({config.access.read, config.access.acquire,
+                                                       config.access.administer},
+                                                      ::geteuid()));
+  if (const auto tls = TlsOptionsOf(config)) {
+    RETURN_IF_ERROR(cache::rpc::MakeServerCredentials(*tls));
+  }
   const StatePaths paths(config.state_dir);
   RETURN_IF_ERROR(PrepareStateDir(paths));
   ASSIGN_OR_RETURN(const UniqueFd lock,
@@ -258,8 +286,8 @@ Result<void> RunDaemon(const Config& config, const Seams& seams) {
   ASSIGN_OR_RETURN(auto store, cache::OpenRocksDb(paths.metadata));
   if (seams.wrap_store) store = seams.wrap_store(std::move(store));
   ASSIGN_OR_RETURN(auto templates, tmpl::Store::Open(paths.templates, *workers));
-  Daemon daemon(io, config, std::move(store), std::move(workers), std::move(templates),
-                host_boot_id, seams.clock);
+  Daemon daemon(io, config, std::move(access), std::move(store), std::move(workers),
+                std::move(templates), host_boot_id, seams.clock);
   return RunUntilDone(io, WithoutThrowing(daemon.Run()));
 }
 

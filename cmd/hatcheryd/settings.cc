@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/files.h"
+#include "cache/access.h"
 #include "cmd/hatcheryd/setting_makers.h"
 
 namespace hatchery::daemon {
@@ -60,6 +61,45 @@ Setting SocketMode() {
       }};
 }
 
+// A list of [access]. Who its names are is looked up when the daemon starts.
+template <class Field>
+Setting Allowed(std::string key, std::string help, Field field) {
+  Setting setting = Text("access", std::move(key), std::move(help), field);
+  setting.set = [field](Config& config, const std::string& text) -> Result<void> {
+    RETURN_IF_ERROR(cache::ParseAccessList(text));
+    field(config) = text;
+    return {};
+  };
+  return setting;
+}
+
+Setting TlsListen() {
+  Setting setting =
+      Text("tls", "listen",
+           "HOST:PORT to serve on over TCP, too; always with TLS, and only for clients with a\n"
+           "certificate that client_ca has signed. Port 0: one that is free; the log says which.\n"
+           "Empty: not at all.",
+           [](auto& c) -> auto& { return c.tls.listen; });
+  setting.set = [](Config& config, const std::string& text) -> Result<void> {
+    const auto colon = text.rfind(':');
+    const std::string port = colon == std::string::npos ? "" : text.substr(colon + 1);
+    std::uint16_t number = 0;
+    const auto [end, error] = std::from_chars(port.data(), port.data() + port.size(), number);
+    const bool is_port = !port.empty() && error == std::errc() && end == port.data() + port.size();
+    // An IPv6 address needs brackets, or its end would be the port.
+    const std::string host = text.substr(0, is_port ? colon : 0);
+    const bool is_host =
+        !host.empty() && host.find('/') == std::string::npos &&
+        (host.find(':') == std::string::npos || (host.starts_with('[') && host.ends_with(']')));
+    if (!text.empty() && !is_host) {
+      return Bad("'" + text + "' is not HOST:PORT, as in 0.0.0.0:7443 or [::]:7443");
+    }
+    config.tls.listen = text;
+    return {};
+  };
+  return setting;
+}
+
 std::vector<Setting> MakeSettings() {
   using factory::RehearseCommand;
   using hypervisor::Accelerator;
@@ -76,24 +116,25 @@ std::vector<Setting> MakeSettings() {
       Endpoint(),
       SocketMode(),
 
-      Text("access", "read",
-           "Who may do what, separated by commas: uid:1000, gid:2000, user:NAME, group:NAME, "
-           "tls:NAME\n"
-           "(the name in a client's certificate), or * for all who can connect. root and the user\n"
-           "that the daemon runs as may do everything. read: look at VMs, templates and pools.\n"
-           "acquire: take VMs, use them, give them back; who may, may also read. administer:\n"
-           "templates, pools and all tenants' VMs; who may, may also acquire.",
-           [](auto& c) -> auto& { return c.access.read; }),
-      Text("access", "acquire", "", [](auto& c) -> auto& { return c.access.acquire; }),
-      Text("access", "administer", "", [](auto& c) -> auto& { return c.access.administer; }),
+      Allowed("read",
+              "Who may do what, separated by commas: uid:1000, gid:2000, user:NAME, group:NAME, "
+              "tls:NAME\n"
+              "(the name in a client's certificate), or * for all who can connect. root and the "
+              "user\n"
+              "that the daemon runs as may do everything. read: look at one's own VMs, at "
+              "templates and\n"
+              "pools. acquire: take VMs, use them, give them back; who may, may also read. "
+              "administer:\n"
+              "templates, pools and all tenants' VMs; who may, may also acquire.",
+              [](auto& c) -> auto& { return c.access.read; }),
+      Allowed("acquire", "", [](auto& c) -> auto& { return c.access.acquire; }),
+      Allowed("administer", "", [](auto& c) -> auto& { return c.access.administer; }),
 
-      Text("tls", "listen",
-           "HOST:PORT to serve on over TCP, too; always with TLS, and only for clients with a\n"
-           "certificate that client_ca has signed. Empty: not at all.",
-           [](auto& c) -> auto& { return c.tls.listen; }),
-      Path("tls", "certificate",
-           "The daemon's own certificate, its key, and who signs clients' (PEM).",
-           [](auto& c) -> auto& { return c.tls.certificate; }),
+      TlsListen(),
+      Path(
+          "tls", "certificate",
+          "The daemon's own certificate, its key, and who signs clients' (PEM). Read at the start.",
+          [](auto& c) -> auto& { return c.tls.certificate; }),
       Path("tls", "key", "", [](auto& c) -> auto& { return c.tls.key; }),
       Path("tls", "client_ca", "", [](auto& c) -> auto& { return c.tls.client_ca; }),
 
@@ -333,6 +374,13 @@ std::vector<Contradiction> FindContradictions(const Config& config) {
                          "can have"});
   }
   const auto& tls = config.tls;
+  if (tls.listen.empty() &&
+      !(tls.certificate.empty() && tls.key.empty() && tls.client_ca.empty())) {
+    const char* const set = !tls.certificate.empty() ? "tls.certificate"
+                            : !tls.key.empty()       ? "tls.key"
+                                                     : "tls.client_ca";
+    found.push_back({set, "is set without tls.listen, which would use it"});
+  }
   if (!tls.listen.empty() &&
       (tls.certificate.empty() || tls.key.empty() || tls.client_ca.empty())) {
     found.push_back({"tls.listen",

@@ -64,6 +64,7 @@ Task<void> FakeHost::Meet(Verb verb, std::shared_ptr<Machine> machine, Deadline 
   const Fault fault = faults.front();
   faults.pop_front();
   switch (fault.kind) {
+    case Fault::Kind::kNone: break;
     case Fault::Kind::kFail: co_return std::unexpected(fault.error);
     case Fault::Kind::kHang: {
       OneShot<ExitReason> never(executor_);

@@ -37,6 +37,7 @@ inline constexpr std::size_t kVerbs = static_cast<std::size_t>(Verb::kDescribe) 
 
 struct Fault {
   enum class Kind {
+    kNone,     // nothing: for the calls before the one that is meant
     kFail,     // the verb answers with `error`, having done nothing
     kHang,     // the verb answers only at its deadline, when it is cancelled, or when the VM ends
     kVmmDies,  // the VMM ends during the verb
@@ -63,6 +64,7 @@ class FakeHost {
 
   // The next `times` calls of `verb`, of whatever VM, meet `fault`. Faults queue up.
   void Inject(Verb verb, Fault fault, std::size_t times = 1);
+  void ClearFaults() { faults_ = {}; }
   // Every call of `verb` takes this long. 0 (the default): it answers without yielding.
   void SetDelay(Verb verb, std::chrono::nanoseconds delay);
   // How often a verb was called and got past the check of the VM's state.

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/bytes.h"
+#include "base/offload.h"
 #include "hypervisor/config.h"
 
 namespace hatchery::hypervisor::qemu {
@@ -21,6 +22,9 @@ struct QemuOptions {
   bool sandbox = true;
   // The most that TCG's translated code may take of a VM's private memory.
   Bytes tb_size = Bytes::MiB(32);
+  // Where the kernel counts the pages of a process, which takes it milliseconds when they are many.
+  // Null: on the loop.
+  WorkerPool* workers = nullptr;
 };
 
 // Listening sockets that QEMU inherits, under these numbers.

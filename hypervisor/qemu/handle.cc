@@ -1,5 +1,8 @@
 #include "hypervisor/qemu/handle.h"
 
+#include <cstdint>
+#include <utility>
+
 #include "base/json.h"
 
 namespace hatchery::hypervisor::qemu {
@@ -20,10 +23,14 @@ class Reader {
     if (value != nullptr && value->is_string()) return value->get<std::string>();
     return Bad(name), "";
   }
-  std::uint64_t Number(const char* name) {
+  template <class T>
+  T Number(const char* name) {
     const Json* value = Find(name);
-    if (value != nullptr && value->is_number_unsigned()) return value->get<std::uint64_t>();
-    return Bad(name), 0;
+    if (value != nullptr && value->is_number_unsigned()) {
+      const auto number = value->get<std::uint64_t>();
+      if (std::in_range<T>(number)) return static_cast<T>(number);
+    }
+    return Bad(name), T();
   }
   bool Flag(const char* name) {
     const Json* value = Find(name);
@@ -87,7 +94,7 @@ Result<HandleData> DecodeHandle(std::string_view text) {
   if (driver != kDriver) {
     return FailedPrecondition("the VM belongs to the driver '" + driver + "', not to 'qemu'");
   }
-  if (const auto version = top.Number("version"); version != kVersion) {
+  if (const auto version = top.Number<int>("version"); version != kVersion) {
     return Unreadable("its version is " + std::to_string(version) + ", not " +
                       std::to_string(kVersion));
   }
@@ -95,8 +102,8 @@ Result<HandleData> DecodeHandle(std::string_view text) {
   Reader process(process_object), config(config_object);
 
   HandleData data;
-  data.process.pid = static_cast<pid_t>(process.Number("pid"));
-  data.process.start_ticks = process.Number("start_ticks");
+  data.process.pid = process.Number<pid_t>("pid");
+  data.process.start_ticks = process.Number<std::uint64_t>("start_ticks");
   VmConfig& c = data.config;
   c.id = VmId(config.Text("id"));
   c.run_dir = config.Text("run_dir");
@@ -105,10 +112,10 @@ Result<HandleData> DecodeHandle(std::string_view text) {
   c.image = config.Text("image");
   c.kernel_params = config.Text("kernel_params");
   const auto accelerator = ParseAccelerator(config.Text("accelerator"));
-  c.vcpus = static_cast<std::uint32_t>(config.Number("vcpus"));
-  c.max_vcpus = static_cast<std::uint32_t>(config.Number("max_vcpus"));
-  c.memory = Bytes(config.Number("memory"));
-  c.max_memory = Bytes(config.Number("max_memory"));
+  c.vcpus = config.Number<std::uint32_t>("vcpus");
+  c.max_vcpus = config.Number<std::uint32_t>("max_vcpus");
+  c.memory = Bytes(config.Number<std::uint64_t>("memory"));
+  c.max_memory = Bytes(config.Number<std::uint64_t>("max_memory"));
   c.boot_to_be_template = config.Flag("boot_to_be_template");
   c.boot_from_template = config.Flag("boot_from_template");
   for (const Reader* reader : {&top, &process, &config}) {

@@ -1,6 +1,9 @@
 #include "hypervisor/qemu/hotplug.h"
 
 #include <algorithm>
+#include <string>
+#include <utility>
+#include <vector>
 
 namespace hatchery::hypervisor::qemu {
 
@@ -34,6 +37,26 @@ Result<std::vector<Slot>> ReadSlots(const Json& answer) {
   // QEMU lists the highest first; the guest numbers its CPUs from the lowest.
   std::ranges::reverse(slots);
   return slots;
+}
+
+Result<std::vector<Instance::Dimm>> ReadDimms(const Json& answer, Bytes at_most) {
+  std::vector<Instance::Dimm> dimms;
+  for (const Json& device : answer) {
+    if (!device.is_object() || !device.contains("data") || !device["data"].is_object() ||
+        Number(device["data"], "size") <= 0) {
+      return DataLoss("query-memory-devices: unexpected answer from QEMU");
+    }
+    const Json& data = device["data"];
+    const Bytes size(static_cast<std::uint64_t>(Number(data, "size")));
+    if (size > at_most) {
+      return DataLoss("query-memory-devices: QEMU has more memory than the VM may have");
+    }
+    at_most = at_most - size;
+    // "/objects/mem-0"
+    const std::string backend = Text(data, "memdev");
+    dimms.push_back({Text(data, "id"), backend.substr(backend.rfind('/') + 1), size});
+  }
+  return dimms;
 }
 
 Task<void> DropLooseBackends(std::shared_ptr<Instance> vm, Deadline deadline) {
@@ -201,19 +224,17 @@ Task<void> LearnHotAdded(std::shared_ptr<Instance> vm, Deadline deadline) {
   ASSIGN_OR_CO_RETURN(const Json cpus,
                       co_await vm->Execute("query-hotpluggable-cpus", {}, deadline));
   ASSIGN_OR_CO_RETURN(const std::vector<Slot> slots, ReadSlots(cpus));
-  vm->hot_vcpus = static_cast<std::uint32_t>(
-      std::ranges::count_if(slots, [](const Slot& s) { return s.owner.starts_with(kPeripheral); }));
+  const auto owned =
+      std::ranges::count_if(slots, [](const Slot& s) { return s.owner.starts_with(kPeripheral); });
+  if (std::cmp_greater(owned, vm->config.max_vcpus - vm->config.vcpus)) {
+    co_return DataLoss("query-hotpluggable-cpus: QEMU has more vCPUs than the VM may have");
+  }
 
   ASSIGN_OR_CO_RETURN(const Json devices,
                       co_await vm->Execute("query-memory-devices", {}, deadline));
-  vm->dimms.clear();
-  for (const Json& device : devices) {
-    const Json data = device.is_object() ? device.value("data", Json::object()) : Json::object();
-    const std::string id = data.value("id", ""), backend = data.value("memdev", "");
-    // "/objects/mem-0"
-    vm->dimms.push_back(
-        {id, backend.substr(backend.rfind('/') + 1), Bytes(data.value("size", std::uint64_t{0}))});
-  }
+  ASSIGN_OR_CO_RETURN(auto dimms, ReadDimms(devices, vm->config.max_memory - vm->config.memory));
+  vm->hot_vcpus = static_cast<std::uint32_t>(owned);
+  vm->dimms = std::move(dimms);
   co_return Result<void>();
 }
 

@@ -23,11 +23,6 @@ constexpr Bytes kWords = Bytes::KiB(1);
 constexpr Bytes kConsoleSearched = Bytes::KiB(16);
 constexpr std::string_view kPanic = "Kernel panic - not syncing";
 
-std::string Text(const Json& object, const char* key) {
-  const auto it = object.find(key);
-  return it != object.end() && it->is_string() ? it->get<std::string>() : std::string();
-}
-
 }  // namespace
 
 std::string DeviceId(std::string_view kind, std::size_t number) {
@@ -38,10 +33,20 @@ Instance::Instance(Executor executor, VmConfig c)
     : config(std::move(c)), exit(executor), changed(executor), executor_(std::move(executor)) {}
 
 Result<void> Instance::Watch(std::unique_ptr<Process> watched) {
-  process = std::move(watched);
   // A descriptor of our own: Detach() cancels this wait and no other.
-  ASSIGN_OR_RETURN(UniqueFd pidfd, Duplicate(process->pidfd()));
-  process_ended_.emplace(executor_, pidfd.Release());
+  auto pidfd = Duplicate(watched->pidfd());
+  if (!pidfd) {
+    // Its end would never be seen.
+    asio::co_spawn(
+        executor_,
+        [](std::unique_ptr<Process> unwatched) -> asio::awaitable<void> {
+          (void)co_await unwatched->Kill(After(kExitGrace));
+        }(std::move(watched)),
+        asio::detached);
+    return std::unexpected(pidfd.error());
+  }
+  process = std::move(watched);
+  process_ended_.emplace(executor_, pidfd->Release());
   process_ended_->async_wait(asio::posix::descriptor_base::wait_read,
                              [self = shared_from_this()](boost::system::error_code error) {
                                if (error) return;
@@ -93,10 +98,11 @@ void Instance::OnEvent(const QmpEvent& event) {
   } else if (event.name == "DEVICE_UNPLUG_GUEST_ERROR" || event.name == "MEM_UNPLUG_ERROR") {
     refused.insert(Text(event.data, "device"));
   } else if (event.name == "ACPI_DEVICE_OST") {
-    const Json info = event.data.value("info", Json::object());
+    const auto found = event.data.find("info");
+    const Json info = found == event.data.end() ? Json::object() : *found;
     // ACPI 6.4, 6.3.5: status 0 is success, 0x84 "ejection in progress"; anything else about an
     // ejection (source 3, or 0x103 while it is processed) is a refusal.
-    const int source = info.value("source", 0), status = info.value("status", 0);
+    const auto source = Number(info, "source"), status = Number(info, "status");
     if ((source == 3 || source == 0x103) && status != 0 && status != 0x84) {
       refused.insert(Text(info, "device"));
     }
@@ -141,7 +147,7 @@ Task<void> Instance::LookWhyStopped() {
     if (run_state == "guest-panicked") shutdown_reason_ = "guest-panic";
     state = VmState::kFailed;
     log::Warning({.vm = config.id.str()}, "QEMU stopped the guest: " + run_state);
-    (void)process->Signal(SIGKILL);
+    if (process) (void)process->Signal(SIGKILL);
   }
   co_return Result<void>();
 }

@@ -30,7 +30,7 @@ class Instance : public std::enable_shared_from_this<Instance> {
 
   Instance(Executor executor, VmConfig config);
 
-  // Starts watching a process for its end.
+  // Starts watching a process for its end. One that cannot be watched is ended.
   Result<void> Watch(std::unique_ptr<Process> watched);
   // Talks to QEMU over `socket`; its events arrive here.
   void Connect(UniqueFd socket);

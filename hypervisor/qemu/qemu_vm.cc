@@ -108,8 +108,8 @@ Task<void> Migrate(InstancePtr vm, std::string command, int fd, Deadline deadlin
   // An incoming one that fails ends QEMU, which says why on stderr.
   if (command == "migrate-incoming") co_return Unavailable("QEMU could not read the state");
   auto info = co_await vm->Execute("query-migrate", {}, deadline);
-  co_return Internal(info ? info->value("error-desc", "migration " + vm->migration_status)
-                          : info.error().message);
+  const std::string why = info ? Text(*info, "error-desc") : info.error().message;
+  co_return Internal(why.empty() ? "migration " + vm->migration_status : why);
 }
 
 Result<VmState> StateOf(std::string_view run_state) {
@@ -125,7 +125,7 @@ Task<void> Reconnect(InstancePtr vm, Deadline deadline) {
   vm->Connect(std::move(control));
   CO_RETURN_IF_ERROR(co_await vm->qmp->Handshake(deadline));
   ASSIGN_OR_CO_RETURN(const Json status, co_await vm->Execute("query-status", {}, deadline));
-  ASSIGN_OR_CO_RETURN(const VmState state, StateOf(status.value("status", "")));
+  ASSIGN_OR_CO_RETURN(const VmState state, StateOf(Text(status, "status")));
   CO_RETURN_IF_ERROR(co_await LearnHotAdded(vm, deadline));
   vm->state = state;
   co_return Result<void>();
@@ -292,7 +292,12 @@ Bytes QemuVm::memory() const { return vm_->config.memory + HotAddedMemory(*vm_);
 Task<VmStats> QemuVm::Stats(Deadline) {
   const InstancePtr vm = vm_;
   if (!vm->process || vm->process->ended()) co_return FailedPrecondition("the VM does not run");
-  ASSIGN_OR_CO_RETURN(VmStats stats, ReadProcessStats(vm->process->pid()));
+  const pid_t pid = vm->process->pid();
+  auto read = options_.workers == nullptr
+                  ? ReadProcessStats(pid)
+                  : co_await options_.workers->Run([pid] { return ReadProcessStats(pid); });
+  if (!vm->process || vm->process->ended()) co_return FailedPrecondition("the VM has ended");
+  ASSIGN_OR_CO_RETURN(VmStats stats, std::move(read));
   stats.assigned = vm->config.memory + HotAddedMemory(*vm);
   co_return stats;
 }

@@ -11,11 +11,6 @@ std::unexpected<Error> Malformed(std::string_view line, std::string_view why) {
                   DumpJson(Json(std::string(line.substr(0, kShown)))));
 }
 
-std::string Text(const Json& object, const char* key) {
-  const auto it = object.find(key);
-  return it != object.end() && it->is_string() ? it->get<std::string>() : std::string();
-}
-
 std::unexpected<Error> QmpError(const Json& error) {
   const std::string kind = Text(error, "class");
   std::string words = Text(error, "desc");
@@ -26,6 +21,16 @@ std::unexpected<Error> QmpError(const Json& error) {
 }
 
 }  // namespace
+
+std::string Text(const Json& object, const char* key) {
+  const auto it = object.find(key);
+  return it != object.end() && it->is_string() ? it->get<std::string>() : std::string();
+}
+
+std::int64_t Number(const Json& object, const char* key) {
+  const auto it = object.find(key);
+  return it != object.end() && it->is_number_integer() ? it->get<std::int64_t>() : 0;
+}
 
 Result<QmpMessage> ParseQmpMessage(std::string_view line) {
   auto json = ParseJson(line, "a QMP message");

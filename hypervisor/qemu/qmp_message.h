@@ -37,6 +37,10 @@ using QmpMessage = std::variant<QmpGreeting, QmpReply, QmpEvent>;
 // kDataLoss for anything that is none of the three.
 Result<QmpMessage> ParseQmpMessage(std::string_view line);
 
+// A member of what QEMU sent; empty, or 0, if `object` is none or has no such member of this type.
+std::string Text(const Json& object, const char* key);
+std::int64_t Number(const Json& object, const char* key);
+
 // One line, with its end.
 std::string EncodeQmpCommand(std::string_view command, const Json& arguments, std::uint64_t id);
 

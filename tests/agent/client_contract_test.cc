@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <optional>
+#include <sstream>
 #include <thread>
 
 #include "agent/client/ttrpc_client.h"
@@ -23,14 +25,21 @@ class Setup {
  public:
   virtual ~Setup() = default;
   virtual std::unique_ptr<Client> Connect(asio::io_context& io) = 0;
+  // Commands "sleep" that run in the guest.
+  virtual std::size_t Sleeping() = 0;
 };
 
 class FakeSetup final : public Setup {
  public:
   std::unique_ptr<Client> Connect(asio::io_context& io) override {
-    FakeAgents agents(io.get_executor());
-    return RunUntilDone(io, agents.Connect(UnixEndpoint{"/guest"}, After(seconds(5)))).value();
+    agents_.emplace(io.get_executor());
+    return RunUntilDone(io, agents_->Connect(kEndpoint, After(seconds(5)))).value();
   }
+  std::size_t Sleeping() override { return agents_->guest(kEndpoint).running_commands; }
+
+ private:
+  const Endpoint kEndpoint = UnixEndpoint{"/guest"};
+  std::optional<FakeAgents> agents_;
 };
 
 // A machine in a folder: what would change this one is left out.
@@ -68,6 +77,16 @@ class GuestSetup final : public Setup {
     server_->Serve(std::move(theirs), guest::Connection::Kind::kSocket).value();
     thread_ = std::thread([this] { server_->Run(); });
     return MakeTtrpcClient(io.get_executor(), std::move(ours), "socketpair");
+  }
+  std::size_t Sleeping() override {
+    std::size_t count = 0;
+    for (const auto& task : fs::directory_iterator("/proc/self/task")) {
+      std::istringstream children(ReadFile(task.path() / "children").value_or(""));
+      for (std::string pid; children >> pid;) {
+        count += ReadFile("/proc/" + pid + "/cmdline").value_or("").starts_with("sleep");
+      }
+    }
+    return count;
   }
 
  private:
@@ -170,6 +189,38 @@ TYPED_TEST(ClientContract, ExecCutsOutputAtItsLimitAndSaysSo) {
   EXPECT_EQ(cut->out.size(), 1000u);
   EXPECT_TRUE(cut->out_truncated);
   EXPECT_FALSE(cut->err_truncated);
+}
+
+TYPED_TEST(ClientContract, ACommandThatNobodyWaitsForIsEnded) {
+  const auto until = [this](std::size_t sleeping) {
+    return this->Run([](Setup& setup, std::size_t n) -> Task<void> {
+      const Deadline end = After(seconds(20));
+      while (setup.Sleeping() != n) {
+        if (std::chrono::steady_clock::now() > end) co_return DeadlineExceeded("never");
+        CO_RETURN_IF_ERROR(co_await SleepFor(milliseconds(1)));
+      }
+      co_return Result<void>();
+    }(this->setup_, sleeping));
+  };
+  const ExecRequest sleep{.argv = {"sleep", "1000"}};
+  TaskScope scope(this->io_.get_executor());
+  std::optional<Result<ExecResult>> given_up;
+  scope.Spawn("exec", [](Client& client, ExecRequest request, auto& out) -> asio::awaitable<void> {
+    out = co_await client.Exec(request, Deadline::max());
+  }(*this->client_, sleep, given_up));
+  ASSERT_TRUE(until(1).has_value());
+  scope.Cancel();
+  (void)this->Run([](TaskScope& s) -> Task<void> {
+    co_await s.Join();
+    co_return Result<void>();
+  }(scope));
+  EXPECT_EQ(given_up.value().error().code, Code::kCancelled);
+  EXPECT_TRUE(until(0).has_value()) << "after a cancellation";
+
+  const auto late = this->Run(this->client_->Exec(sleep, After(milliseconds(100))));
+  ASSERT_FALSE(late.has_value() && !late->timed_out);
+  EXPECT_TRUE(until(0).has_value()) << "after the deadline";
+  EXPECT_TRUE(this->Run(this->client_->Check(After(seconds(20)))).has_value());
 }
 
 TYPED_TEST(ClientContract, ExecRefusesWhatItCannotRun) {

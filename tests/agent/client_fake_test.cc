@@ -106,6 +106,15 @@ TEST_F(FakeAgentsTest, DeathAndCancellationReachACallThatHangs) {
   EXPECT_EQ(cancelled.value().error().code, Code::kCancelled);
 }
 
+TEST_F(FakeAgentsTest, AnOlderAgentsCommandRunsOnWithoutItsCaller) {
+  auto client = Connect(a_);
+  agents_.guest(a_).knows_kill = false;
+  const auto late =
+      RunUntilDone(io_, client->Exec({.argv = {"sleep", "9"}}, After(milliseconds(10))));
+  EXPECT_EQ(late.error().code, Code::kDeadlineExceeded);
+  EXPECT_EQ(agents_.guest(a_).running_commands, 1u);
+}
+
 TEST_F(FakeAgentsTest, AnUnconfirmedReseedFailsClosed) {
   auto client = Connect(a_);
   agents_.SkipReseedNext();

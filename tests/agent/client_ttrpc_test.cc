@@ -14,6 +14,7 @@ namespace hatchery::agent {
 namespace {
 
 using std::chrono::seconds;
+constexpr auto kMoment = std::chrono::milliseconds(20);
 using testing::HasSubstr;
 
 const Identity kIdentity{.seed = std::string(32, 's'),
@@ -142,6 +143,31 @@ TEST_F(TtrpcClientTest, AReplyOfAnotherTypeIsAnErrorOfItsCallOnly) {
 TEST_F(TtrpcClientTest, AnExecWithoutAnEndIsAnError) {
   EXPECT_EQ(Run(client_->Exec({.argv = {"true"}}, After(seconds(20))), "").error().code,
             Code::kInternal);
+}
+
+// One that does not know Kill answers it with kUnimplemented, which nobody waits for.
+TEST_F(TtrpcClientTest, AnAgentWithoutKillIsLeftAlone) {
+  auto result = RunUntilDone(io_, [](TtrpcClientTest& t) -> Task<std::string> {
+    auto late = co_await t.client_->Exec({.argv = {"sleep", "9"}}, After(kMoment));
+    if (late) co_return Internal("nobody answered");
+    ASSIGN_OR_CO_RETURN(const auto exec, co_await t.server_->Receive());
+    ASSIGN_OR_CO_RETURN(const auto kill, co_await t.server_->Receive());
+    v1::ExecRequest request;
+    v1::KillRequest killed;
+    if (!request.ParseFromString(exec.request.payload) ||
+        !killed.ParseFromString(kill.request.payload)) {
+      co_return Internal("not these messages");
+    }
+    EXPECT_EQ(request.exec_id().size(), 16u);
+    EXPECT_EQ(killed.exec_id(), request.exec_id());
+    CO_RETURN_IF_ERROR(
+        co_await t.server_->Send(ttrpc::EncodeError(kill.id, Code::kUnimplemented, "no Kill")));
+    co_return kill.request.method;
+  }(*this));
+  EXPECT_EQ(result.value(), "Kill");
+  ::grpc::HealthCheckResponse response;
+  response.set_status(::grpc::HealthCheckResponse::SERVING);
+  EXPECT_TRUE(Run(client_->Check(After(seconds(20))), response.SerializeAsString()).has_value());
 }
 
 TEST_F(TtrpcClientTest, SpeaksKatasNames) {

@@ -201,6 +201,43 @@ TEST_F(ExecTest, RefusesMoreThanItsBoundUntilOneEnds) {
   EXPECT_EQ(Exec(Shell("true"))->exit_code(), 0);
 }
 
+TEST_F(ExecTest, KillEndsTheCommandOfThatIdWithItsGroup) {
+  const std::string fifo = Fifo("life");
+  UniqueFd life(::open(fifo.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
+  v1::ExecRequest request = Shell("exec > " + fifo + "; echo alive; sleep 1000 & wait");
+  request.set_exec_id("one");
+  const auto call = client_->Send(kGuest, "Exec", request.SerializeAsString());
+  pollfd poll{.fd = life.get(), .events = POLLIN};
+  ASSERT_EQ(::poll(&poll, 1, 20'000), 1);
+  char buffer[64];
+  ASSERT_GT(::read(life.get(), buffer, sizeof(buffer)), 0);
+  EXPECT_EQ(Exec(request).error().code, Code::kAlreadyExists);
+
+  v1::KillRequest kill;
+  for (const char* other : {"", "two"}) {
+    kill.set_exec_id(other);
+    EXPECT_TRUE(client_->Ask<v1::KillResponse>(kGuest, "Kill", kill).has_value());
+  }
+  poll.revents = 0;
+  EXPECT_EQ(::poll(&poll, 1, 0), 0) << "another's Kill ended it";
+  kill.set_exec_id("one");
+  client_->Send(kGuest, "Kill", kill.SerializeAsString());
+  v1::ExecResponse response;
+  ASSERT_TRUE(response.ParseFromString(client_->AnswerTo(call).value()));
+  EXPECT_EQ(response.signal(), SIGKILL);
+  EXPECT_FALSE(response.timed_out());
+  ASSERT_EQ(::poll(&poll, 1, 20'000), 1);
+  EXPECT_EQ(::read(life.get(), buffer, sizeof(buffer)), 0);
+  // Once more is no error.
+  EXPECT_TRUE(client_->Ask<v1::KillResponse>(kGuest, "Kill", kill).has_value());
+}
+
+TEST_F(ExecTest, RefusesAnIdThatIsTooLong) {
+  v1::ExecRequest request = Shell("true");
+  request.set_exec_id(std::string(65, 'x'));
+  EXPECT_EQ(Exec(request).error().code, Code::kInvalidArgument);
+}
+
 TEST_F(ExecTest, ADisconnectKillsTheCommand) {
   const std::string fifo = Fifo("life");
   UniqueFd life(::open(fifo.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));

@@ -21,6 +21,15 @@ using hypervisor::fake::Verb;
 inline constexpr auto kMoment = std::chrono::milliseconds(200);
 inline constexpr auto kLong = std::chrono::seconds(30);
 
+// A host with as much memory as it is told.
+class FakeHostMemory final : public HostMemoryReader {
+ public:
+  Result<HostMemory> Read() override { return read(); }
+  std::function<Result<HostMemory>()> read = [] {
+    return HostMemory{Bytes::GiB(16), Bytes::GiB(16)};
+  };
+};
+
 // The seams, which outlive a cache.
 struct Outside {
   asio::io_context io;
@@ -30,6 +39,7 @@ struct Outside {
   hypervisor::fake::FakeHost host{io.get_executor()};
   agent::FakeAgents agents{io.get_executor()};
   MemoryStore store;
+  FakeHostMemory memory;
 };
 
 class CacheUnderTest {
@@ -52,6 +62,7 @@ class CacheUnderTest {
                 .driver = driver,
                 .connector = outside.agents,
                 .clock = outside.clock,
+                .host_memory = outside.memory,
                 .default_guest = [&outside](auto, Deadline) -> Task<GuestFiles> {
                   co_return GuestFiles{
                       outside.dir.path() / "vmlinuz", outside.dir.path() / "initrd", {}};

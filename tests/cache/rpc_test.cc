@@ -1,108 +1,14 @@
 // The gRPC services over a real unix socket, on fakes: what a client sees.
-#include <fcntl.h>
-#include <gmock/gmock.h>
-#include <grpcpp/generic/generic_stub.h>
-#include <grpcpp/grpcpp.h>
 #include <sys/stat.h>
 
-#include <future>
-#include <thread>
-
-#include "cache/rpc/server.h"
-#include "hatchery/v1/cache.grpc.pb.h"
+#include "cache/rpc/convert.h"
 #include "hatchery/v1/errors.pb.h"
-#include "hatchery/v1/factory.grpc.pb.h"
-#include "tests/cache/fixture.h"
+#include "tests/cache/rpc_fixture.h"
 
 namespace hatchery::cache::rpc {
 namespace {
 
-namespace api = hatchery::v1;
 using testing::HasSubstr;
-
-// The loop runs on a thread of its own, as the daemon's does on its main thread; the test is the
-// client.
-class RpcTest : public CacheFixture {
- protected:
-  RpcTest() {
-    DaemonInfo info{"test", "/state", "fake", std::chrono::steady_clock::now()};
-    server_ = Server::Start(outside_.io.get_executor(), cache(), info, {Socket(), 0660}).value();
-    work_.emplace(asio::make_work_guard(outside_.io));
-    outside_.io.restart();
-    loop_ = std::thread([this] { outside_.io.run(); });
-    auto channel =
-        grpc::CreateChannel("unix:" + Socket().string(), grpc::InsecureChannelCredentials());
-    cache_stub_ = api::Cache::NewStub(channel);
-    factory_stub_ = api::Factory::NewStub(channel);
-  }
-  ~RpcTest() override {
-    OnLoop([this]() -> asio::awaitable<bool> {
-      server_->StopAccepting();
-      co_await cache().Drain(After(kLong));
-      co_await server_->Stop(After(kMoment));
-      co_return true;
-    }());
-    work_.reset();
-    outside_.io.stop();
-    loop_.join();
-    server_.reset();
-  }
-
-  fs::path Socket() { return outside_.dir.path() / "hatchery.sock"; }
-
-  // Runs a coroutine on the loop's thread.
-  template <class T>
-  T OnLoop(asio::awaitable<T> body) {
-    std::promise<T> promise;
-    asio::co_spawn(outside_.io, std::move(body),
-                   [&](std::exception_ptr, T value) { promise.set_value(std::move(value)); });
-    return promise.get_future().get();
-  }
-
-  // The fakes belong to the loop's thread.
-  template <class Act>
-  void Arrange(Act act) {
-    OnLoop([](Act a) -> asio::awaitable<bool> {
-      a();
-      co_return true;
-    }(std::move(act)));
-  }
-
-  std::unique_ptr<grpc::ClientContext> Context(std::chrono::milliseconds timeout = kLong) {
-    auto context = std::make_unique<grpc::ClientContext>();
-    context->set_deadline(std::chrono::system_clock::now() + timeout);
-    return context;
-  }
-
-  grpc::Status InitFactory(std::uint32_t pool) {
-    api::InitRequest request;
-    request.set_pool_target(pool);
-    auto context = Context();
-    auto reader = factory_stub_->Init(context.get(), request);
-    for (api::InitResponse response; reader->Read(&response);) last_init_ = response;
-    return reader->Finish();
-  }
-  grpc::Status Acquire(const api::AcquireRequest& request, api::AcquireResponse* reply,
-                       std::chrono::milliseconds timeout = kLong) {
-    return cache_stub_->Acquire(Context(timeout).get(), request, reply);
-  }
-  // Waits until the daemon's VMs are `count`, by asking it.
-  void WaitForVms(int count) {
-    for (;;) {
-      api::ListVmsResponse all;
-      ASSERT_TRUE(cache_stub_->ListVms(Context().get(), {}, &all).ok());
-      if (all.vms_size() == count) return;
-      std::this_thread::yield();
-    }
-  }
-
-  std::unique_ptr<Server> server_;
-  std::optional<asio::executor_work_guard<asio::io_context::executor_type>> work_;
-  std::thread loop_;
-  std::unique_ptr<api::Cache::Stub> cache_stub_;
-  std::unique_ptr<api::Factory::Stub> factory_stub_;
-  api::InitResponse last_init_;
-};
 
 TEST_F(RpcTest, AWholeRound) {
   ASSERT_TRUE(InitFactory(2).ok());
@@ -188,6 +94,50 @@ TEST_F(RpcTest, ABadFieldIsNamedInTheDetails) {
   EXPECT_EQ(bad.field_violations(0).field(), "vcpus");
 }
 
+TEST_F(RpcTest, WhenToTryAgainIsInTheDetails) {
+  ASSERT_TRUE(InitFactory(0).ok());
+  Arrange([this] {
+    const Error full{Code::kResourceExhausted, "full", {}, std::chrono::milliseconds(1500)};
+    outside_.host.Inject(Verb::kLoad, {hypervisor::fake::Fault::Kind::kFail, full});
+  });
+  api::AcquireResponse reply;
+  const auto status = Acquire({}, &reply);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  api::ErrorStatus details;
+  ASSERT_TRUE(details.ParseFromString(status.error_details()));
+  ASSERT_EQ(details.details_size(), 1);
+  EXPECT_EQ(details.details(0).type_url(), "type.googleapis.com/google.rpc.RetryInfo");
+  api::RetryInfoDetail retry;
+  ASSERT_TRUE(retry.ParseFromString(details.details(0).value()));
+  EXPECT_EQ(retry.retry_delay().seconds(), 1);
+  EXPECT_EQ(retry.retry_delay().nanos(), 500'000'000);
+}
+
+TEST(Convert, AnErrorMayNameAFieldAndSayWhenToTryAgain) {
+  const auto status =
+      ToGrpcStatus({Code::kResourceExhausted, "too many", "vcpus", std::chrono::milliseconds(10)});
+  api::ErrorStatus details;
+  ASSERT_TRUE(details.ParseFromString(status.error_details()));
+  ASSERT_EQ(details.details_size(), 2);
+  EXPECT_TRUE(ToGrpcStatus({Code::kInternal, "x"}).error_details().empty());
+}
+
+TEST_F(RpcTest, StatusSaysWhoHoldsWhat) {
+  ASSERT_TRUE(InitFactory(1).ok());
+  api::AcquireRequest acquire;
+  acquire.set_vcpus(2);
+  api::AcquireResponse reply;
+  ASSERT_TRUE(Acquire(acquire, &reply).ok());
+  api::StatusResponse status;
+  ASSERT_TRUE(factory_stub_->Status(Context().get(), {}, &status).ok());
+  ASSERT_EQ(status.tenants_size(), 1);
+  EXPECT_EQ(status.tenants(0).leases(), 1u);
+  EXPECT_EQ(status.tenants(0).vcpus(), 2u);
+  EXPECT_EQ(status.tenants(0).memory_bytes(), reply.vm().memory_bytes());
+  EXPECT_EQ(status.waiting_acquires(), 0u);
+  EXPECT_FALSE(status.has_memory());  // its cache does not account memory
+}
+
 TEST_F(RpcTest, ADeadlineDuringAnAcquireLeavesNoVm) {
   ASSERT_TRUE(InitFactory(0).ok());
   Arrange([this] { outside_.agents.HangNext(agent::Method::kPersonalize); });
@@ -236,7 +186,7 @@ TEST_F(RpcTest, TheSocketHasItsModeAndASecondServerIsRefused) {
   ASSERT_EQ(::stat(Socket().c_str(), &info), 0);
   EXPECT_EQ(info.st_mode & 0777, 0660u);
   auto start = [this]() -> Task<std::unique_ptr<Server>> {
-    co_return Server::Start(outside_.io.get_executor(), cache(), {}, {Socket(), 0660});
+    co_return Server::Start(outside_.io.get_executor(), cache(), {}, {.socket = Socket()});
   };
   auto second = OnLoop(start());
   ASSERT_FALSE(second.has_value());
@@ -247,7 +197,7 @@ TEST_F(RpcTest, TheSocketHasItsModeAndASecondServerIsRefused) {
 TEST_F(RpcTest, AStoppingServerLeavesTheSocketOfItsSuccessor) {
   auto succeed = [this]() -> Task<std::unique_ptr<Server>> {
     server_->StopAccepting();
-    auto next = Server::Start(outside_.io.get_executor(), cache(), {}, {Socket(), 0660});
+    auto next = Server::Start(outside_.io.get_executor(), cache(), {}, {.socket = Socket()});
     co_await server_->Stop(After(kMoment));
     co_return next;
   };
@@ -299,46 +249,16 @@ TEST_F(RpcTest, StatusTellsWhatThereIs) {
   EXPECT_EQ(status.pools(0).warm(), 2u);
 }
 
-// Calls a method by name with raw bytes: no generated code is needed for the standard services.
-std::string RawCall(const std::shared_ptr<grpc::Channel>& channel, const std::string& method,
-                    const std::string& request) {
-  grpc::GenericStub stub(channel);
-  grpc::ClientContext context;
-  context.set_deadline(std::chrono::system_clock::now() + kLong);
-  grpc::CompletionQueue queue;
-  auto call = stub.PrepareCall(&context, method, &queue);
-  void* tag = nullptr;
-  bool ok = false;
-  auto next = [&] { return queue.Next(&tag, &ok) && ok; };
-  call->StartCall(nullptr);
-  EXPECT_TRUE(next());
-  grpc::Slice slice(request);
-  grpc::ByteBuffer buffer(&slice, 1);
-  call->WriteLast(buffer, grpc::WriteOptions(), nullptr);
-  EXPECT_TRUE(next());
-  grpc::ByteBuffer reply;
-  call->Read(&reply, nullptr);
-  EXPECT_TRUE(next()) << method;
-  context.TryCancel();
-  grpc::Status status;
-  call->Finish(&status, nullptr);
-  next();
-  queue.Shutdown();
-  while (queue.Next(&tag, &ok)) {
-  }
-  grpc::Slice bytes;
-  EXPECT_TRUE(reply.DumpToSingleSlice(&bytes).ok());
-  return std::string(bytes.begin(), bytes.end());
-}
-
 TEST_F(RpcTest, AnswersTheStandardHealthCheckAndReflection) {
   auto channel =
       grpc::CreateChannel("unix:" + Socket().string(), grpc::InsecureChannelCredentials());
   // HealthCheckResponse{status: SERVING}.
-  EXPECT_EQ(RawCall(channel, "/grpc.health.v1.Health/Check", ""), std::string("\x08\x01"));
+  std::string health, services;
+  EXPECT_TRUE(RawCall(channel, "/grpc.health.v1.Health/Check", "", &health).ok());
+  EXPECT_EQ(health, "\x08\x01");
   // ServerReflectionRequest{list_services: "*"}.
-  const auto services = RawCall(
-      channel, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", "\x3a\x01*");
+  const std::string reflection = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo";
+  EXPECT_TRUE(RawCall(channel, reflection, "\x3a\x01*", &services).ok());
   EXPECT_THAT(services, HasSubstr("hatchery.v1.Cache"));
   EXPECT_THAT(services, HasSubstr("hatchery.v1.Factory"));
 }

@@ -246,6 +246,17 @@ TEST_F(CliTest, ALeaseHasATimeToLiveThatCanBeRenewed) {
   EXPECT_THAT(err(), HasSubstr("--ttl"));
 }
 
+TEST_F(CliTest, ALeaseOfRunEndsWithItsProcess) {
+  server_.cache.on_exec = [this](const v1::ExecRequest&, v1::ExecResponse& response) {
+    response.set_exit_code(0);
+    v1::AcquireRequest other;
+    EXPECT_EQ(server_.cache.Lease(other).lease_term(), v1::LEASE_TERM_HELD);
+    EXPECT_EQ(server_.cache.term_of("vm-1"), v1::LEASE_TERM_CALLER);
+    return grpc::Status::OK;
+  };
+  EXPECT_EQ(Run({"run", "--", "true"}), 0);
+}
+
 TEST_F(CliTest, AGuestsConsoleCannotSteerTheTerminal) {
   Run({"vm", "acquire"});
   EXPECT_EQ(Run({"vm", "show", "vm-1"}), 0);

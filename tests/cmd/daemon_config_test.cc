@@ -63,6 +63,31 @@ TEST(DaemonConfig, ReadsEveryKindOfValue) {
   EXPECT_EQ(config->stop.warm, OnStop::kKeep);
 }
 
+TEST(DaemonConfig, ListsOfWhoMayCallAreReadAtOnce) {
+  auto config = ParseToml("[access]\nadminister = \"uid:5, group:no-such-group\"\n", "h.toml");
+  ASSERT_TRUE(config.has_value()) << "names are looked up when the daemon starts";
+  EXPECT_EQ(config->access.administer, "uid:5, group:no-such-group");
+  EXPECT_THAT(ErrorOf("[access]\nread = \"*\"\nacquire = \"alice\"\n"),
+              AllOf(StartsWith("hatchery.toml:3: access.acquire: 'alice' "),
+                    HasSubstr("write uid:NUMBER")));
+}
+
+TEST(DaemonConfig, TcpIsServedWithMutualTlsOnly) {
+  const std::string files = "certificate = \"/c\"\nkey = \"/k\"\nclient_ca = \"/a\"\n";
+  for (const char* listen : {"0.0.0.0:7443", "[::]:7443", "localhost:0", "host.example.org:1"}) {
+    EXPECT_EQ(ErrorOf("[tls]\nlisten = \"" + std::string(listen) + "\"\n" + files), "no error");
+  }
+  for (const char* listen : {"7443", ":7443", "host", "host:", "host:65536", "host:-1", "::1:7443",
+                             "tcp://host:1", "host:1x"}) {
+    EXPECT_THAT(ErrorOf("[tls]\nlisten = \"" + std::string(listen) + "\"\n" + files),
+                HasSubstr("is not HOST:PORT"))
+        << listen;
+  }
+  EXPECT_THAT(ErrorOf("[tls]\nlisten = \"h:1\"\ncertificate = \"/c\"\nkey = \"/k\"\n"),
+              HasSubstr("only with mutual TLS"));
+  EXPECT_THAT(ErrorOf("[tls]\nkey = \"/k\"\n"), HasSubstr("without tls.listen"));
+}
+
 TEST(DaemonConfig, AnUnknownKeyIsNamedWithItsLineAndTheOneThatWasMeant) {
   EXPECT_EQ(ErrorOf("[template]\n\nvcpu = 2\n"),
             "hatchery.toml:3: there is no setting 'template.vcpu'; did you mean 'vcpus'?");

@@ -3,12 +3,14 @@
 
 #include <sstream>
 
+#include "base/files.h"
 #include "cmd/hatchery/client.h"
 #include "cmd/hatchery/json_output.h"
 #include "cmd/hatchery/progress.h"
 #include "cmd/hatchery/requests.h"
 #include "cmd/hatchery/table.h"
 #include "cmd/hatchery/text_output.h"
+#include "hatchery/v1/errors.pb.h"
 
 namespace hatchery::cli {
 namespace {
@@ -49,6 +51,48 @@ TEST(Pools, SayWhoMadeThem) {
   EXPECT_EQ(ToJson(pools[1])["learned"], true);
 }
 
+TEST(Status, SaysWhatMemoryAndTenantsTake) {
+  v1::StatusResponse status;
+  EXPECT_EQ(ToText(status, {}).find("memory"), std::string::npos);
+  EXPECT_TRUE(ToJson(status)["memory"].is_null());
+  status.mutable_memory()->set_total_bytes(24ull << 30);
+  status.mutable_memory()->set_available_bytes(10ull << 30);
+  status.mutable_memory()->set_reserve_bytes(512 << 20);
+  status.mutable_memory()->set_growth_bytes(3ull << 30);
+  status.add_templates();
+  auto& tenant = *status.add_tenants();
+  tenant.set_name("uid:7");
+  tenant.set_leases(3);
+  tenant.set_max_leases(10);
+  tenant.set_vcpus(6);
+  status.set_waiting_acquires(5);
+  const std::string text = ToText(status, {});
+  EXPECT_THAT(text, testing::HasSubstr("10 GiB of 24 GiB available, 512 MiB kept for the host"));
+  EXPECT_THAT(text, testing::HasSubstr("acquires waiting: 5"));
+  EXPECT_THAT(text, testing::ContainsRegex("uid:7 +3 of 10 +6 "));
+  const Json json = ToJson(status);
+  EXPECT_EQ(json["memory"]["growth_bytes"], 3ull << 30);
+  EXPECT_EQ(json["tenants"][0]["max_leases"], 10);
+  EXPECT_EQ(json["waiting_acquires"], 5);
+}
+
+TEST(Errors, SayWhenToTryAgain) {
+  v1::RetryInfoDetail retry;
+  retry.mutable_retry_delay()->set_nanos(250'000'000);
+  v1::ErrorStatus details;
+  details.add_details()->set_type_url("type.googleapis.com/google.rpc.BadRequest");
+  auto* any = details.add_details();
+  any->set_type_url("type.googleapis.com/google.rpc.RetryInfo");
+  any->set_value(retry.SerializeAsString());
+  const grpc::Status full(grpc::StatusCode::RESOURCE_EXHAUSTED, "full",
+                          details.SerializeAsString());
+  const Error error = ToError(full, {.socket = "/none"}, std::nullopt);
+  EXPECT_EQ(error.message, "full; try again in 250ms");
+  EXPECT_EQ(error.retry_after, std::chrono::milliseconds(250));
+  const grpc::Status broken(grpc::StatusCode::RESOURCE_EXHAUSTED, "full", "\xff garbage");
+  EXPECT_EQ(ToError(broken, {.socket = "/none"}, std::nullopt).message, "full");
+}
+
 v1::Progress Bytes64(std::uint64_t done) {
   v1::Progress progress;
   progress.set_step("reading");
@@ -83,15 +127,38 @@ TEST(Progress, TellsBytesInQuartersElsewhere) {
 
 TEST(Endpoint, MayBeWrittenInThreeWays) {
   for (const char* text : {"unix:///run/h.sock", "unix:/run/h.sock", "/run/h.sock"}) {
-    EXPECT_EQ(ParseEndpoint(text).value_or(""), "/run/h.sock") << text;
+    EXPECT_EQ(ParseEndpoint(text).value_or(Target()).socket, "/run/h.sock") << text;
   }
-  EXPECT_EQ(ParseEndpoint("h.sock").value_or(""), std::filesystem::current_path() / "h.sock");
+  EXPECT_EQ(ParseEndpoint("h.sock").value_or(Target()).socket,
+            std::filesystem::current_path() / "h.sock");
 }
 
 TEST(Endpoint, RefusesWhatIsNoUnixSocket) {
   for (const std::string& text : {std::string(), std::string("unix:"), std::string("localhost:1"),
                                   std::string("http://x/y"), "/" + std::string(107, 'x')}) {
     EXPECT_FALSE(ParseEndpoint(text).has_value()) << text;
+  }
+}
+
+TEST(Endpoint, OverTcpNeedsThreeFilesThatAreThere) {
+  const TempDir dir = TempDir::Create("/tmp", "hatchery-cli-").value();
+  const std::string pem = dir.path() / "some.pem";
+  ASSERT_TRUE(WriteFileAtomically(pem, "PEM").has_value());
+  const auto target = ParseEndpoint("tcp://host.example.org:7443", {pem, pem, pem});
+  ASSERT_TRUE(target.has_value()) << ToString(target.error());
+  EXPECT_EQ(target->address, "host.example.org:7443");
+  EXPECT_EQ(target->key, "PEM");
+  EXPECT_EQ(target->Name(), "tcp://host.example.org:7443");
+
+  const std::pair<TlsFiles, std::string> kMissing[] = {
+      {{}, "--tls-ca"}, {{pem, "", pem}, "--tls-cert"}, {{pem, pem, "/no/such.key"}, "--tls-key"}};
+  for (const auto& [files, option] : kMissing) {
+    const auto refused = ParseEndpoint("tcp://h:1", files);
+    ASSERT_FALSE(refused.has_value()) << option;
+    EXPECT_EQ(refused.error().field, option) << refused.error().message;
+  }
+  for (const char* text : {"tcp://", "tcp://h", "tcp://:1", "tcp://h:", "tcp://h:1/x"}) {
+    EXPECT_FALSE(ParseEndpoint(text, {pem, pem, pem}).has_value()) << text;
   }
 }
 

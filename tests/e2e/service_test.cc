@@ -51,6 +51,36 @@ TEST_F(ServiceTest, AcquiresAResizedVmAndRunsACommandInIt) {
   EXPECT_FALSE(IdentifyProcess(static_cast<pid_t>(acquired.vm().pid())).has_value());
 }
 
+TEST_F(ServiceTest, ACommandWhoseCallerGoesAwayIsEnded) {
+  api::AcquireResponse acquired;
+  ASSERT_TRUE(daemon().Acquire(&acquired).ok());
+  const auto& id = acquired.vm().vm_id();
+  const auto until = [&id](const std::string& running) {
+    std::string now;
+    const Deadline end = After(std::chrono::seconds(30));
+    do {
+      now = daemon().Shell(id, "ps | grep -c '[s]leep 4321' || true");
+    } while (now != running && std::chrono::steady_clock::now() < end);
+    EXPECT_EQ(now, running);
+  };
+  auto context = TestDaemon::Context();
+  grpc::Status ended;
+  std::thread caller([&] {
+    api::ExecRequest request;
+    request.set_vm_id(id);
+    request.add_argv("sleep");
+    request.add_argv("4321");
+    api::ExecResponse reply;
+    ended = daemon().cache->Exec(context.get(), request, &reply);
+  });
+  until("1");
+  context->TryCancel();
+  caller.join();
+  EXPECT_EQ(ended.error_code(), grpc::StatusCode::CANCELLED);
+  until("0");
+  EXPECT_TRUE(daemon().Release(id).ok());
+}
+
 TEST_F(ServiceTest, AnAcquireNeedNotWaitForTheGuestsResize) {
   api::AcquireRequest request;
   request.set_request_id("resize-in-background");

@@ -63,6 +63,15 @@ TEST(Handle, NeverNamesInit) {
   }
 }
 
+// Cut to 32 bits, it would name another process.
+TEST(Handle, RefusesANumberThatDoesNotFit) {
+  for (const auto& [object, name] : {std::pair("process", "pid"), std::pair("config", "vcpus")}) {
+    Json json = ParseJson(EncodeHandle(Data()), "it").value();
+    json[object][name] = (std::uint64_t{1} << 32) + 4711;
+    EXPECT_EQ(DecodeHandle(DumpJson(json)).error().code, Code::kDataLoss) << name;
+  }
+}
+
 TEST(Handle, TellsAnotherDriversAndALaterVersion) {
   EXPECT_EQ(DecodeHandle(R"({"driver":"x","version":1})").error().code, Code::kFailedPrecondition);
   EXPECT_EQ(DecodeHandle(R"({"driver":"qemu","version":2})").error().code, Code::kDataLoss);
