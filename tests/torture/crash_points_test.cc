@@ -29,6 +29,8 @@ constexpr auto kPatience = seconds(20);
 // How long a daemon whose last call failed may take to be seen dead.
 constexpr auto kToDie = seconds(5);
 constexpr auto kTick = milliseconds(5);
+// Each VM's life makes five events or so; a hundred are kept.
+constexpr int kManyLives = 40;
 
 std::vector<std::string> Flags() {
   auto flags = FakeVmmFlags(ExecutablePath().parent_path() / "fake-qemu");
@@ -145,6 +147,25 @@ class CrashPoints : public testing::TestWithParam<std::tuple<WritePoint, std::st
     Hurt("killed", SIGKILL);
     AwaitGone("killed");
   }
+  void FallSilent() {
+    Acquire("silent");
+    if (Died(kTick)) return;
+    Hurt("silent", AgentSilentSignal());
+    Await("a problem to be noticed", [&] {
+      const auto list = operator_.ListVms(kPatience);
+      return list &&
+             std::ranges::any_of(list->vms(), [](const auto& vm) { return !vm.problem().empty(); });
+    });
+    if (!Died(kTick)) Release("silent");
+  }
+  // More than the service keeps of what it tells those who watch.
+  void MakeManyEvents() {
+    for (int i = 0; i < kManyLives && !Died(milliseconds(0)); ++i) {
+      const std::string name = "many-" + std::to_string(i);
+      Acquire(name);
+      if (!Died(milliseconds(0)) && Holds(name)) Release(name);
+    }
+  }
   void TeachAPool() {
     for (const char* name : {"larger-1", "larger-2", "larger-3"}) {
       if (Died(kTick)) return;
@@ -221,8 +242,9 @@ TEST_P(CrashPoints, LoseNothing) {
   for (const Step step :
        {&CrashPoints::BuildAndFill, &CrashPoints::AcquireToKeep, &CrashPoints::Renew,
         &CrashPoints::LetLapse, &CrashPoints::AskForWhatIsNot, &CrashPoints::GiveBack,
-        &CrashPoints::LoseOne, &CrashPoints::TeachAPool, &CrashPoints::RollOver,
-        &CrashPoints::Restart, &CrashPoints::RemovePool, &CrashPoints::RemoveTemplate}) {
+        &CrashPoints::LoseOne, &CrashPoints::FallSilent, &CrashPoints::MakeManyEvents,
+        &CrashPoints::TeachAPool, &CrashPoints::RollOver, &CrashPoints::Restart,
+        &CrashPoints::RemovePool, &CrashPoints::RemoveTemplate}) {
     if (died || HasFatalFailure()) break;
     (this->*step)();
     died = Died(kTick);

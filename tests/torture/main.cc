@@ -5,6 +5,7 @@
 #include <random>
 
 #include "base/files.h"
+#include "tests/torture/endurance.h"
 #include "tests/torture/recovery.h"
 #include "tests/torture/run.h"
 #include "tests/torture/worker.h"
@@ -20,6 +21,7 @@ struct Arguments {
   std::string check;
   std::int64_t seconds = 60;
   unsigned recoveries = 0;
+  bool endure = false;
   bool keep = false;
 };
 
@@ -49,6 +51,8 @@ int Torture(Arguments arguments) {
   int exit_code = 0;
   if (arguments.recoveries > 0) {
     exit_code = Conclude(MeasureRecovery(arguments.run, arguments.run.pool, arguments.recoveries));
+  } else if (arguments.endure) {
+    exit_code = Conclude(Endure(arguments.run));
   } else {
     Run run(arguments.run);
     exit_code = Conclude(run.Do());
@@ -80,6 +84,8 @@ int Main(int argc, char** argv) {
   app.add_option("--dir", arguments.root, "An empty folder to work in; default: a new one in /tmp");
   app.add_option("--recovery", arguments.recoveries,
                  "Only kill the daemon so often, with --pool VMs, half of them leased");
+  app.add_flag("--endurance", arguments.endure,
+               "No mischief: an open loop of acquires at 80% of the peak, minute by minute");
   app.add_flag("--keep", arguments.keep, "Keep the journals of a good run, too");
   app.add_option("--drop", run.drop, "A state write that the daemon loses, to see this fail");
   app.add_option("--check", arguments.check, "Only look again at the journals in this folder");
