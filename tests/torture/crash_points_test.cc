@@ -242,8 +242,8 @@ TEST_P(CrashPoints, LoseNothing) {
   for (const Step step :
        {&CrashPoints::BuildAndFill, &CrashPoints::AcquireToKeep, &CrashPoints::Renew,
         &CrashPoints::LetLapse, &CrashPoints::AskForWhatIsNot, &CrashPoints::GiveBack,
-        &CrashPoints::LoseOne, &CrashPoints::FallSilent, &CrashPoints::MakeManyEvents,
-        &CrashPoints::TeachAPool, &CrashPoints::RollOver, &CrashPoints::Restart,
+        &CrashPoints::LoseOne, &CrashPoints::FallSilent, &CrashPoints::TeachAPool,
+        &CrashPoints::RollOver, &CrashPoints::Restart, &CrashPoints::MakeManyEvents,
         &CrashPoints::RemovePool, &CrashPoints::RemoveTemplate}) {
     if (died || HasFatalFailure()) break;
     (this->*step)();
