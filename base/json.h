@@ -31,6 +31,13 @@ inline Result<Json> ParseJson(std::string_view text, std::string_view what) {
   return json;
 }
 
+// `text` with what is no UTF-8 in it replaced: guests print what they like, protobuf's strings may
+// not hold it.
+inline std::string ValidUtf8(const std::string& text) {
+  return Json::parse(Json(text).dump(-1, ' ', false, Json::error_handler_t::replace))
+      .get<std::string>();
+}
+
 // One line of text, whatever bytes the strings hold.
 inline std::string DumpJson(const Json& json, int indent = -1) {
   return json.dump(indent, ' ', false, Json::error_handler_t::replace);

@@ -99,7 +99,7 @@ void Admission::Start() {
   for (const auto& vm : vms_.List()) {
     if (vm->phase() != record::VM_PHASE_ASSIGNED) continue;
     const auto& r = vm->record;
-    const std::string& tenant = vm->tenant;
+    const std::string tenant = vm->tenant();
     books_->quotas.Restore(tenant, r.vcpus(), Bytes(r.memory_bytes()));
     Give(*vm, std::make_shared<Grant>(books_, tenant, r.vcpus(), Bytes(r.memory_bytes())));
   }
@@ -235,11 +235,12 @@ void Admission::Look() {
 }
 
 asio::awaitable<void> Admission::KeepLooking() {
-  while (co_await SleepFor(kLookInterval)) Look();
+  while (!co_await IsCancelled() && co_await SleepFor(kLookInterval)) Look();
 }
 
 asio::awaitable<void> Admission::KeepMeasuring() {
-  while (co_await SleepFor(kLookInterval)) {
+  // Asked anew each time: a wait that was cancelled further down is over, and the next is not.
+  while (!co_await IsCancelled() && co_await SleepFor(kLookInterval)) {
     const auto count = std::clamp<std::size_t>(vms_.size() / kRounds, 1, kMostAtOnce);
     for (std::size_t i = 0; i < count && !co_await IsCancelled(); ++i) {
       co_await right_of_way_.WaitUntilFree({}, After(settings_.put_off.refill));

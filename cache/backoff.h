@@ -15,11 +15,14 @@ class Backoff {
   constexpr Backoff(std::chrono::nanoseconds first, std::chrono::nanoseconds last)
       : first_(first), last_(last) {}
 
-  // It failed once more. The wait that begins with it; none if one is under way already.
-  std::optional<std::chrono::nanoseconds> Failed() {
-    ++failures_;
+  // It failed once more, or as good as `failures` times. The wait that begins with it, at least so
+  // long; none if one is under way already.
+  std::optional<std::chrono::nanoseconds> Failed(std::chrono::nanoseconds at_least = {},
+                                                 int failures = 0) {
+    failures_ = std::max(failures_ + 1, failures);
     if (waits()) return std::nullopt;
-    const auto wait = std::min(first_ * (1 << std::min(failures_ - 1, 10)), last_);
+    const auto wait =
+        std::max(std::min(first_ * (1 << std::min(failures_ - 1, 10)), last_), at_least);
     until_ = After(wait);
     return wait;
   }

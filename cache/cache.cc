@@ -1,15 +1,33 @@
 #include "cache/cache.h"
 
+#include <algorithm>
+
 #include "base/log.h"
 
 namespace hatchery::cache {
+
+namespace {
+
+// Tells `say` how far a drain of `total` VMs has come.
+Vms::Waiting Waiting(std::string step, std::size_t total, Say say) {
+  return
+      [step = std::move(step), total, say = std::move(say)](std::size_t left, const VmEntry* slow) {
+        if (!slow) return say({step, total - std::min(left, total), total, "vms"});
+        say({step + ": waiting for VM " + slow->record.id() + ", which is " +
+             std::string(PhaseName(slow->phase()))});
+      };
+}
+
+}  // namespace
 
 Cache::Cache(Dependencies d, Settings settings)
     : deps_(std::move(d)),
       settings_(std::move(settings)),
       right_of_way_(deps_.executor),
-      vms_(deps_.executor, deps_.store, deps_.factory, right_of_way_, settings_, deps_.clock,
-           std::string(deps_.driver.name()), deps_.host_boot_id),
+      events_(deps_.executor, deps_.store, right_of_way_, settings_, deps_.clock,
+              deps_.host_boot_id),
+      vms_(deps_.executor, deps_.store, events_, deps_.factory, right_of_way_, settings_,
+           deps_.clock, std::string(deps_.driver.name()), deps_.host_boot_id),
       admission_(deps_.executor, vms_, right_of_way_, deps_.host_memory, settings_),
       catalog_(deps_.executor, deps_.store, deps_.templates, deps_.builder, vms_, settings_,
                deps_.clock, deps_.default_guest),
@@ -17,8 +35,12 @@ Cache::Cache(Dependencies d, Settings settings)
              deps_.clock),
       onlining_(deps_.executor, vms_),
       lease_ends_(deps_.executor, deps_.store, vms_, settings_, deps_.clock),
+      health_(deps_.executor, vms_, settings_),
       leases_(deps_.executor, deps_.store, deps_.factory, catalog_, pools_, vms_, admission_,
-              onlining_, lease_ends_, right_of_way_, settings_, deps_.clock) {
+              onlining_, lease_ends_, right_of_way_, settings_, deps_.clock),
+      adoption_(deps_.executor, deps_.driver, deps_.connector, vms_, pools_, onlining_,
+                deps_.host_boot_id),
+      strays_(deps_.executor, deps_.driver, vms_, deps_.booter.run_root()) {
   admission_.Attach(pools_);
   catalog_.OnChanged([this](const std::string& name) { pools_.OnTemplateChanged(name); });
   vms_.OnDied([this](const VmPtr& vm) { pools_.Remove(vm); });
@@ -26,21 +48,27 @@ Cache::Cache(Dependencies d, Settings settings)
     leases_.OnVmGone(vm);
     catalog_.Collect();
   });
+  deps_.templates.SetHolders([this](const TemplateDigest& digest) {
+    std::vector<pid_t> pids;
+    for (const auto& vm : vms_.List()) {
+      if (vm->record.template_digest() != digest.str() || !vm->machine) continue;
+      if (const auto pid = vm->machine->vm->endpoints().pid; pid > 0) pids.push_back(pid);
+    }
+    return pids;
+  });
 }
 
-Cache::~Cache() = default;
+Cache::~Cache() { deps_.templates.SetHolders(nullptr); }
 
 Task<void> Cache::Start(Deadline deadline) {
   if (auto recovered = co_await Recover(deadline); !recovered) {
-    co_await lease_ends_.Stop();
-    co_await onlining_.Stop();
-    co_await vms_.Stop();  // those that were taken over are watched
-    co_await catalog_.Stop();
+    co_await StopTasks();
     co_return recovered;
   }
   catalog_.Collect();
   admission_.Start();
   pools_.Start();
+  health_.Start();
   co_return Result<void>();
 }
 
@@ -49,20 +77,32 @@ asio::awaitable<void> Cache::Drain(Deadline deadline) {
     log::Warning({}, "stopping while acquires still run: " + ToString(drained.error()));
   }
   co_await pools_.Stop();
+  events_.Close();  // who watches would not let the server end
 }
 
-asio::awaitable<void> Cache::Stop(Deadline deadline) {
-  if (!settings_.keep_warm_on_stop) {
+asio::awaitable<void> Cache::Stop(Deadline deadline, bool leave_all) {
+  if (!settings_.keep_warm_on_stop && !leave_all) {
     auto ended = co_await vms_.EndAll(
         [](const VmEntry& vm) { return vm.phase() != record::VM_PHASE_ASSIGNED; },
-        "the service stops", deadline);
+        "the service stops", deadline,
+        Waiting("stopping", vms_.size(), [](const StepProgress& step) {
+          if (step.total == 0) log::Info({}, step.step);
+        }));
     if (!ended) log::Warning({}, "stopping: " + ToString(ended.error()));
   }
+  co_await StopTasks();
+}
+
+asio::awaitable<void> Cache::StopTasks() {
+  co_await health_.Stop();
+  co_await strays_.Stop();
+  co_await adoption_.Stop();
   co_await lease_ends_.Stop();
   co_await admission_.Stop();
   co_await onlining_.Stop();
   co_await vms_.Stop();
   co_await catalog_.Stop();
+  co_await events_.Stop();
 }
 
 Task<Cache::Initialised> Cache::Init(InitParams params, Say say, Deadline deadline) {
@@ -126,23 +166,32 @@ Task<void> Cache::DeleteTemplate(std::string name, bool drain, Say say, Deadline
   catalog_.Close(info.name);
   const Closed closed{catalog_, info.name};
   CO_RETURN_IF_ERROR(pools_.RemoveAllOf(info.name));
-  say({"draining " + std::to_string(clones) + " VMs of '" + info.name + "'"});
   auto ended = co_await vms_.EndAll(
       [&](const VmEntry& vm) { return vm.record.template_name() == info.name; },
-      "its template is deleted", deadline);
+      "its template is deleted", deadline, Waiting("draining '" + info.name + "'", clones, say));
   CO_RETURN_IF_ERROR(ended);
   say({"deleting '" + info.name + "'"});
   co_return co_await catalog_.Delete(info.name);
 }
 
 Task<void> Cache::DestroyAll(Say say, Deadline deadline) {
+  // A template that is being made would otherwise be there afterwards.
+  catalog_.CloseAll();
+  struct Closed {
+    Catalog& catalog;
+    ~Closed() { catalog.ReopenAll(); }
+  } const closed{catalog_};
   std::string failures;
   for (const auto& name : catalog_.Names()) {
     auto deleted = co_await DeleteTemplate(name, true, say, deadline);
     if (!deleted) failures += "; " + deleted.error().message;
   }
-  auto ended =
-      co_await vms_.EndAll([](const VmEntry&) { return true; }, "factory destroyed", deadline);
+  auto built = co_await catalog_.AwaitBuilds(
+      [&](const std::string& name) { say({"waiting for the build of '" + name + "' to end"}); },
+      deadline);
+  if (!built) failures += "; " + built.error().message;
+  auto ended = co_await vms_.EndAll([](const VmEntry&) { return true; }, "factory destroyed",
+                                    deadline, Waiting("ending VMs", vms_.size(), say));
   if (!ended) failures += "; " + ended.error().message;
   if (!failures.empty()) co_return Unavailable("not all could be destroyed" + failures);
   co_return Result<void>();

@@ -8,7 +8,10 @@
 #include <vector>
 
 #include "cache/admission.h"
+#include "cache/adoption.h"
 #include "cache/catalog.h"
+#include "cache/events.h"
+#include "cache/health.h"
 #include "cache/kv_store.h"
 #include "cache/lease_ends.h"
 #include "cache/leases.h"
@@ -16,6 +19,7 @@
 #include "cache/pools.h"
 #include "cache/right_of_way.h"
 #include "cache/settings.h"
+#include "cache/strays.h"
 #include "cache/vms.h"
 
 namespace hatchery::cache {
@@ -49,16 +53,18 @@ class Cache {
   ~Cache();
 
   // Reads the records, takes over the VMs of an earlier daemon that still run, ends and removes
-  // what is left of the others, and begins to fill the pools. Call once, before serving. After a
-  // failure only the destructor may be called; VMs that live stay alive.
+  // what is left of the others, and begins to fill the pools. VMs that are slow to answer are gone
+  // on with afterwards. Call once, before serving. After a failure only the destructor may be
+  // called; VMs that live stay alive.
   Task<void> Start(Deadline deadline);
 
   // First half of stopping: refuses new acquires, lets running ones finish, undoes clones that are
   // being made. Calls from outside may still come in.
   asio::awaitable<void> Drain(Deadline deadline);
   // Second half, when no call runs any more: ends warm VMs (unless configured to keep them), keeps
-  // leased ones, and joins every task. After it only the destructor may be called.
-  asio::awaitable<void> Stop(Deadline deadline);
+  // leased ones, and joins every task. After it only the destructor may be called. With
+  // `leave_all`, it touches no VM: a daemon that never served ends nothing.
+  asio::awaitable<void> Stop(Deadline deadline, bool leave_all = false);
 
   Leases& leases() { return leases_; }
   Catalog& catalog() { return catalog_; }
@@ -67,6 +73,7 @@ class Cache {
   LeaseEnds& lease_ends() { return lease_ends_; }
   Vms& vms() { return vms_; }
   const Clock& clock() const { return deps_.clock; }
+  Events& events() { return events_; }
   Onlining& onlining() { return onlining_; }
   const Settings& settings() const { return settings_; }
 
@@ -90,20 +97,22 @@ class Cache {
 
  private:
   Task<void> Recover(Deadline deadline);
-  Task<void> TakeOver(record::VmRecord record, std::optional<record::LeaseRecord> lease,
-                      Deadline deadline);
-  Task<void> SweepStrays(Deadline deadline);
+  asio::awaitable<void> StopTasks();
 
   Dependencies deps_;
   Settings settings_;
   RightOfWay right_of_way_;
+  Events events_;
   Vms vms_;
   Admission admission_;
   Catalog catalog_;
   Pools pools_;
   Onlining onlining_;
   LeaseEnds lease_ends_;
+  HealthChecks health_;
   Leases leases_;
+  Adoption adoption_;
+  Strays strays_;
 };
 
 }  // namespace hatchery::cache

@@ -13,6 +13,15 @@ bool IsHexPrefix(const std::string& text) {
          text.find_first_not_of("0123456789abcdef") == std::string::npos;
 }
 
+// Why a template cannot be used, and what to do.
+Error Explain(const std::string& name, const Error& why) {
+  Error error = Annotate(why, "template '" + name + "'").error();
+  if (error.code == Code::kDataLoss) {
+    error.message += "; make it again with 'hatchery template create " + name + "'";
+  }
+  return error;
+}
+
 }  // namespace
 
 Result<std::string> TemplateNameOrDefault(const std::string& name) {
@@ -76,6 +85,7 @@ Task<Catalog::Created> Catalog::Create(TemplateSpec spec, bool force,
     say("waiting for another build of '" + name + "'");
     CO_RETURN_IF_ERROR(co_await build_ended_.Wait(deadline));
   }
+  CO_RETURN_IF_ERROR(CheckOpen(name));
   building_.insert(name);
   struct Building {
     Catalog& catalog;
@@ -125,6 +135,7 @@ Task<Catalog::Created> Catalog::Create(TemplateSpec spec, bool force,
 
 Result<void> Catalog::Point(const std::string& name,
                             std::shared_ptr<const tmpl::LoadedTemplate> loaded) {
+  if (all_closed_ > 0) RETURN_IF_ERROR(CheckOpen(name));
   const TemplateDigest digest = loaded->manifest().digest;
   record::TemplateNameRecord record;
   record.set_name(name);
@@ -147,9 +158,7 @@ Task<std::shared_ptr<const tmpl::LoadedTemplate>> Catalog::Current(const std::st
                                                                    Deadline deadline) {
   for (;;) {
     ASSIGN_OR_CO_RETURN(const TemplateDigest digest, DigestOf(name));
-    if (closed_.contains(name)) {
-      co_return FailedPrecondition("template '" + name + "' is being deleted");
-    }
+    CO_RETURN_IF_ERROR(CheckOpen(name));
     if (auto loaded = IfLoaded(name)) co_return loaded;
     auto load = [&]() -> Task<std::shared_ptr<const tmpl::LoadedTemplate>> {
       ASSIGN_OR_CO_RETURN(const auto manifest, templates_.Get(digest));
@@ -163,14 +172,44 @@ Task<std::shared_ptr<const tmpl::LoadedTemplate>> Catalog::Current(const std::st
     if (loaded) version->second.loaded = *loaded;
     version->second.problem = loaded ? "" : loaded.error().message;
     if (!loaded) {
-      Error error = Annotate(loaded.error(), "template '" + name + "'").error();
-      if (error.code == Code::kDataLoss) {
-        error.message += "; make it again with 'hatchery template create " + name + "'";
-      }
-      co_return std::unexpected(std::move(error));
+      co_return std::unexpected(Explain(name, loaded.error()));
     }
     // As it is now: it may have been closed.
   }
+}
+
+Result<std::shared_ptr<const tmpl::Manifest>> Catalog::CurrentManifest(const std::string& name) {
+  using Manifest = std::shared_ptr<const tmpl::Manifest>;
+  ASSIGN_OR_RETURN(const TemplateDigest digest, DigestOf(name));
+  RETURN_IF_ERROR(CheckOpen(name));
+  Version& version = names_[name];
+  if (const auto& loaded = version.loaded) return Manifest(loaded, &loaded->manifest());
+  if (!version.manifest) {
+    auto manifest = templates_.Get(digest);
+    if (!manifest) {
+      version.problem = manifest.error().message;
+      return std::unexpected(Explain(name, manifest.error()));
+    }
+    version.manifest = std::make_shared<const tmpl::Manifest>(*std::move(manifest));
+  }
+  return version.manifest;
+}
+
+Result<void> Catalog::CheckOpen(const std::string& name) const {
+  if (all_closed_ == 0 && !closed_.contains(name)) return {};
+  return FailedPrecondition("template '" + name + "' is being deleted");
+}
+
+Task<void> Catalog::AwaitBuilds(std::function<void(const std::string&)> told, Deadline deadline) {
+  while (!building_.empty()) {
+    const std::string name = *building_.begin();
+    told(name);
+    auto ended = co_await build_ended_.Wait(deadline);
+    if (!ended) co_return Annotate(ended.error(), "waiting for the build of '" + name + "' to end");
+  }
+  // Those that had no name to go to.
+  co_await deletions_.Join();
+  co_return Result<void>();
 }
 
 std::shared_ptr<const tmpl::LoadedTemplate> Catalog::IfLoaded(const std::string& name) const {
@@ -203,6 +242,12 @@ std::vector<TemplateInfo> Catalog::List() const {
     i.name = name;
     i.digest = digest;
     i.clones = vms_.CountOf(digest.str());
+    if (const auto state = vms_.quarantine().Of(digest.str())) {
+      i.quarantined_until = clock_.Now() + std::chrono::duration_cast<WallTime::duration>(
+                                               state->until - clock_.SinceBoot());
+      i.problem = "its last " + std::to_string(state->failures) +
+                  " clones failed, the last one with: " + state->last_error;
+    }
     if (const auto found = on_disk.find(digest); found != on_disk.end()) {
       i.manifest = found->second->manifest;
       i.disk_size = found->second->disk_size;
@@ -268,6 +313,10 @@ Task<void> Catalog::Delete(const std::string& name) {
   if (on_changed_) on_changed_(name);
   Collect();
   co_await deletions_.Join();
+  if (retired_.contains(digest) && vms_.CountOf(digest.str()) == 0) {
+    co_return Unavailable("the files of template " + digest.str() +
+                          " could not be deleted; the log says why, and it is tried again later");
+  }
   co_return Result<void>();
 }
 
@@ -277,15 +326,16 @@ void Catalog::Collect() {
       ++it;
       continue;
     }
-    deletions_.Spawn("delete template " + it->str(),
-                     [](tmpl::Store& store, TemplateDigest digest) -> asio::awaitable<void> {
-                       auto deleted = co_await store.Delete(digest);
-                       if (!deleted && deleted.error().code != Code::kNotFound) {
-                         log::Error({.tmpl = digest.str()},
-                                    "deleting a template: " + ToString(deleted.error()));
-                       }
-                     }(templates_, *it));
+    vms_.quarantine().Forget(it->str());
+    auto remove = [](Catalog& self, TemplateDigest digest) -> asio::awaitable<void> {
+      auto deleted = co_await self.templates_.Delete(digest);
+      if (deleted || deleted.error().code == Code::kNotFound) co_return;
+      log::Error({.tmpl = digest.str()}, "deleting a template: " + ToString(deleted.error()));
+      self.retired_.insert(digest);
+    };
+    const TemplateDigest digest = *it;
     it = retired_.erase(it);
+    deletions_.Spawn("delete template " + digest.str(), remove(*this, digest));
   }
 }
 

@@ -51,7 +51,8 @@ struct TemplateInfo {
   Result<tmpl::Manifest> manifest = NotFound("");
   Bytes disk_size;
   std::size_t clones = 0;
-  std::string problem;  // why it cannot be cloned from here, if that is known
+  std::string problem;                        // why it cannot be cloned from here, if that is known
+  std::optional<WallTime> quarantined_until;  // while its clones keep failing
 };
 
 class Catalog {
@@ -84,10 +85,21 @@ class Catalog {
   // The same without waiting: null if it is not loaded yet or there is none.
   std::shared_ptr<const tmpl::LoadedTemplate> IfLoaded(const std::string& name) const;
 
-  // While closed, Current() refuses with kFailedPrecondition, so that a drain comes to an end. Each
+  // What the current version is, without loading it: for who only wants to know its shape. As
+  // Current(), but for the check of what it can be cloned with.
+  Result<std::shared_ptr<const tmpl::Manifest>> CurrentManifest(const std::string& name);
+
+  // While closed, both refuse with kFailedPrecondition, so that a drain comes to an end. Each
   // Close() has its Reopen().
   void Close(const std::string& name) { closed_.insert(name); }
   void Reopen(const std::string& name) { closed_.erase(closed_.find(name)); }
+
+  // The same for all names, those that are being made included: Create() refuses, and what it built
+  // is deleted.
+  void CloseAll() { ++all_closed_; }
+  void ReopenAll() { --all_closed_; }
+  // Waits until nothing is being built; `told` which name it waits for.
+  Task<void> AwaitBuilds(std::function<void(const std::string& name)> told, Deadline deadline);
 
   // kNotFound when there is no such name.
   Result<TemplateDigest> DigestOf(const std::string& name) const;
@@ -103,7 +115,8 @@ class Catalog {
   // from it. (To drain first is the caller's business: cache.h.)
   Task<void> Delete(const std::string& name);
 
-  // Deletes versions that nothing refers to any more. Called when a VM is gone.
+  // Deletes versions that nothing refers to any more. Called when a VM is gone; what could not be
+  // deleted is tried again then.
   void Collect();
 
   asio::awaitable<void> Stop();
@@ -113,7 +126,9 @@ class Catalog {
     TemplateDigest digest;
     std::shared_ptr<const tmpl::LoadedTemplate> loaded;
     std::string problem;
+    std::shared_ptr<const tmpl::Manifest> manifest = nullptr;  // once it was asked for
   };
+  Result<void> CheckOpen(const std::string& name) const;
   Task<tmpl::BuildRequest> MakeBuildRequest(TemplateSpec spec, std::function<void(std::string)> say,
                                             Deadline deadline);
   Result<void> Point(const std::string& name, std::shared_ptr<const tmpl::LoadedTemplate> loaded);
@@ -129,6 +144,7 @@ class Catalog {
   std::map<std::string, Version> names_;
   std::set<std::string> building_;     // names
   std::multiset<std::string> closed_;  // likewise
+  int all_closed_ = 0;
   Notifier build_ended_;
   std::function<void(const std::string&)> on_changed_;
   std::set<TemplateDigest> retired_;  // on disk, without a name

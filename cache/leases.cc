@@ -215,22 +215,26 @@ Task<Acquired> Leases::AcquireNew(const AcquireParams& params, const std::string
                                   Deadline deadline) {
   for (int attempt = 1;; ++attempt) {
     // Anew for each attempt: meanwhile it may have been deleted, or have a new version.
-    ASSIGN_OR_CO_RETURN(const auto from, co_await catalog_.Current(params.template_name, deadline));
-    const auto& shape = from->manifest().shape;
+    // A warm VM needs no template: after a restart, none may be loaded yet.
+    ASSIGN_OR_CO_RETURN(const auto manifest, catalog_.CurrentManifest(params.template_name));
+    const auto& shape = manifest->shape;
     const auto vcpus = params.vcpus.value_or(shape.vcpus);
     const auto memory = params.memory.value_or(shape.memory);
     CO_RETURN_IF_ERROR(CheckShape(shape, vcpus, memory));
     ASSIGN_OR_CO_RETURN(auto grant,
                         co_await admission_.Admit(params.caller.tenant, vcpus, memory, deadline));
-    VmPtr vm = pools_.Take(params.template_name, from->manifest(), vcpus, memory);
+    VmPtr vm = pools_.Take(params.template_name, *manifest, vcpus, memory);
     const Source source = vm ? Source::kPool : Source::kClone;
     std::optional<RightOfWay::Acquire> first;
     if (vm) first.emplace(right_of_way_);  // a clone is no better than a refill
     if (!vm) {
       ASSIGN_OR_CO_RETURN(const auto clone, co_await admission_.AdmitClone(deadline));
+      ASSIGN_OR_CO_RETURN(const auto from,
+                          co_await catalog_.Current(params.template_name, deadline));
+      const auto& own = from->manifest().shape;  // it may have another version by now
       ASSIGN_OR_CO_RETURN(
-          vm, co_await vms_.Hatch({params.template_name, from, shape.vcpus, shape.memory, ""},
-                                  deadline));
+          vm,
+          co_await vms_.Hatch({params.template_name, from, own.vcpus, own.memory, ""}, deadline));
     }
     auto acquired = co_await Assign(vm, params, hash, vcpus, memory, deadline);
     pools_.Refill(vm->record.pool_key());
@@ -318,7 +322,7 @@ Task<Acquired> Leases::Assign(const VmPtr& vm, const AcquireParams& params, cons
 
 void Leases::Undelivered(const VmPtr& vm) {
   if (!vm->lease) return;
-  const std::string key = RequestKey(vm->tenant, vm->request);
+  const std::string key = RequestKey(vm->tenant(), vm->request);
   // A retry may have got the VM meanwhile: then it is in use.
   auto* const request = vm->request.empty() ? nullptr : requests_.Find(key);
   if (request && --request->holders > 0) return;
@@ -329,7 +333,7 @@ void Leases::Undelivered(const VmPtr& vm) {
 Result<VmPtr> Leases::FindLeased(const Caller& caller, const VmId& id) const {
   RETURN_IF_ERROR(ValidateName("vm_id", id.str()));
   auto vm = vms_.Find(id);
-  if (!vm || !caller.MaySee(vm->tenant)) return NotFound("no VM '" + id.str() + "'");
+  if (!vm || !caller.MaySee(vm->tenant())) return NotFound("no VM '" + id.str() + "'");
   if (vm->phase() != record::VM_PHASE_ASSIGNED) {
     return FailedPrecondition("VM " + id.str() + " is " + std::string(PhaseName(vm->phase())) +
                               ", not leased");
@@ -355,7 +359,7 @@ Result<VmPtr> Leases::Renew(const Caller& caller, const VmId& id,
 Task<void> Leases::Release(Caller caller, VmId id, Deadline deadline) {
   CO_RETURN_IF_ERROR(ValidateName("vm_id", id.str()));
   auto known = vms_.Find(id);
-  if (known && !caller.MaySee(known->tenant)) known = nullptr;
+  if (known && !caller.MaySee(known->tenant())) known = nullptr;
   // Ending already: a repeated release waits for the same end.
   const bool ending = known && (known->phase() == record::VM_PHASE_RELEASED ||
                                 known->phase() == record::VM_PHASE_FAILED);

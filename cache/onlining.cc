@@ -62,8 +62,7 @@ asio::awaitable<void> Onlining::Run(VmPtr vm) {
     if (co_await IsCancelled()) co_return;
     if (vm->phase() != record::VM_PHASE_ASSIGNED) break;
     Progress(vm, std::move(online));
-    // A connection that is lost is not opened again before the next daemon.
-    if (!vm->pending() || !vm->machine->agent->usable()) break;
+    if (!vm->pending()) break;
     if (co_await vm->gone.Wait(After(pause)) || co_await IsCancelled()) co_return;
   }
   changed_.NotifyAll();

@@ -10,7 +10,8 @@ namespace hatchery::cache {
 
 namespace {
 
-// After a clone failed, its pool waits before the next: doubling from the first to the last.
+// After a clone failed, its pool waits before the next: doubling from the first to the last. If
+// they keep failing it is the template's quarantine that says how long (quarantine.h).
 constexpr auto kFirstBackoff = std::chrono::milliseconds(250);
 constexpr auto kLastBackoff = std::chrono::seconds(30);
 // How many clones may fail in a row before a caller that waits for the pool is told.
@@ -128,6 +129,7 @@ Task<std::string> Pools::Set(const std::string& template_name, std::optional<std
   if (!pool) pool = std::make_shared<Pool>(executor_, record);
   pool->record = std::move(record);
   pool->backoff.Forgive();
+  vms_.quarantine().Hurry(loaded->manifest().digest.str());
   Maintain(*pool);
   co_return key;
 }
@@ -242,7 +244,10 @@ asio::awaitable<void> Pools::Hatch(std::shared_ptr<Pool> pool, Admission::Clone)
   }
   pool->last_error = vm.error().message;
   log::Warning({.tmpl = name}, "filling pool " + pool->key + ": " + ToString(vm.error()));
-  const auto wait = pool->backoff.Failed();
+  const auto retry_after = vm.error().retry_after;
+  // In quarantine: who waits for the pool need not see it fail more often.
+  const bool hopeless = retry_after.count() > 0 && retry_after != Quarantine::kWhileProbing;
+  const auto wait = pool->backoff.Failed(retry_after, hopeless ? kFailuresToGiveUp : 0);
   MaintainAll();  // the others need not wait
   if (!wait) co_return;
   (void)co_await SleepFor(*wait);

@@ -79,7 +79,7 @@ void Requests::Forget(const std::string& key) {
 }
 
 void Requests::OnVmGone(const VmEntry& vm) {
-  const std::string key = RequestKey(vm.tenant, vm.request);
+  const std::string key = RequestKey(vm.tenant(), vm.request);
   Request* const request = Find(key);
   if (!request || request->pending || request->record.vm_id() != vm.record.id()) return;
   request->record.set_ended_unix_ns(UnixNanos(clock_.Now()));

@@ -8,8 +8,17 @@ namespace hatchery::cache {
 
 namespace {
 
+// How long a VMM that withstands its end is tried to be ended, and how long at a time.
 constexpr auto kDestroyDeadline = std::chrono::minutes(10);
-constexpr auto kTailInLog = Bytes::KiB(1);
+constexpr auto kDestroyTry = std::chrono::seconds(5);
+// Whoever waits for VMs to end is told the name of one of them if none has for so long.
+constexpr auto kSlow = std::chrono::seconds(2);
+// Of the console, for the log and for those who watch.
+constexpr auto kTail = Bytes::KiB(1);
+// Between two tries to wait for a VM's end, doubling from the first to the last. Waiting fails only
+// if the host is short of something.
+constexpr std::chrono::nanoseconds kFirstPause = std::chrono::milliseconds(100);
+constexpr std::chrono::nanoseconds kLastPause = std::chrono::seconds(10);
 
 // The write by which a VM enters `phase`.
 WritePoint PointOf(Phase phase) {
@@ -27,6 +36,29 @@ WritePoint PointOf(Phase phase) {
     case record::VmPhase_INT_MAX_SENTINEL_DO_NOT_USE_: return WritePoint::kVmSpawning;
   }
   return WritePoint::kVmSpawning;
+}
+
+// Whether a clone that failed so speaks against its template: not if its caller gave up or left it
+// too little time, nor if the host is short of something.
+bool IsTemplatesFault(const Error& error, bool has_own_deadline) {
+  switch (error.code) {
+    case Code::kCancelled:
+    case Code::kResourceExhausted: return false;
+    case Code::kDeadlineExceeded: return has_own_deadline;
+    case Code::kUnknown:
+    case Code::kInvalidArgument:
+    case Code::kNotFound:
+    case Code::kAlreadyExists:
+    case Code::kPermissionDenied:
+    case Code::kFailedPrecondition:
+    case Code::kAborted:
+    case Code::kOutOfRange:
+    case Code::kUnimplemented:
+    case Code::kInternal:
+    case Code::kUnavailable:
+    case Code::kDataLoss: return true;
+  }
+  return true;
 }
 
 }  // namespace
@@ -73,17 +105,19 @@ std::int64_t UnixNanos(WallTime time) {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(time.time_since_epoch()).count();
 }
 
-Vms::Vms(Executor executor, KvStore& store, factory::Factory& factory, RightOfWay& right_of_way,
-         const Settings& settings, const Clock& clock, std::string driver_name,
-         std::string host_boot_id)
+Vms::Vms(Executor executor, KvStore& store, Events& events, factory::Factory& factory,
+         RightOfWay& right_of_way, const Settings& settings, const Clock& clock,
+         std::string driver_name, std::string host_boot_id)
     : executor_(executor),
       store_(store),
+      events_(events),
       factory_(factory),
       right_of_way_(right_of_way),
       settings_(settings),
       clock_(clock),
       driver_name_(std::move(driver_name)),
       host_boot_id_(std::move(host_boot_id)),
+      quarantine_(settings.health.quarantine_after),
       changed_(executor),
       watchers_(executor),
       destroyers_(executor) {}
@@ -97,7 +131,7 @@ Result<void> Vms::Enter(VmEntry& vm, Phase phase) {
   vm.record.set_phase(phase);
   RecordBatch batch(PointOf(phase));
   batch.Put(vm.record);
-  auto written = batch.Commit(store_);
+  auto written = events_.Commit(batch, Events::Entered(vm.record, vm.lease));
   if (!written) {
     vm.record.set_phase(before);
     return written;
@@ -107,6 +141,27 @@ Result<void> Vms::Enter(VmEntry& vm, Phase phase) {
 }
 
 Task<VmPtr> Vms::Hatch(HatchRequest request, Deadline deadline) {
+  const std::string digest = request.from->manifest().digest.str();
+  ASSIGN_OR_CO_RETURN(auto attempt,
+                      quarantine_.Begin(digest, request.template_name, clock_.SinceBoot()));
+  const std::string name = request.template_name;
+  bool fault = false;
+  auto vm = co_await Clone(std::move(request), fault, deadline);
+  if (vm) {
+    attempt.Succeeded();
+  } else if (fault && !co_await IsCancelled()) {
+    attempt.Failed(vm.error().message, clock_.SinceBoot());
+    if (const auto state = quarantine_.Of(digest); state && !state->probing) {
+      const auto wait = std::chrono::ceil<std::chrono::seconds>(state->until - clock_.SinceBoot());
+      log::Warning({.tmpl = digest}, "no clones of '" + name + "' for " +
+                                         std::to_string(wait.count()) + " s: its last " +
+                                         std::to_string(state->failures) + " failed");
+    }
+  }
+  co_return vm;
+}
+
+record::VmRecord Vms::NewRecord(const HatchRequest& request) const {
   record::VmRecord record;
   record.set_id(NewId("vm"));
   record.set_phase(record::VM_PHASE_SPAWNING);
@@ -118,35 +173,41 @@ Task<VmPtr> Vms::Hatch(HatchRequest request, Deadline deadline) {
   record.set_host_boot_id(host_boot_id_);
   record.set_created_unix_ns(UnixNanos(clock_.Now()));
   record.set_pool_key(request.pool_key);
+  return record;
+}
+
+Task<VmPtr> Vms::Clone(HatchRequest request, bool& fault, Deadline deadline) {
+  record::VmRecord record = NewRecord(request);
   RecordBatch batch(WritePoint::kVmSpawning);
   batch.Put(record);
-  CO_RETURN_IF_ERROR(batch.Commit(store_));
+  CO_RETURN_IF_ERROR(events_.Commit(batch, Events::Entered(record, {})));
 
   auto vm = std::make_shared<VmEntry>(executor_, std::move(record));
   vms_.emplace(vm->id(), vm);
   ++by_digest_[vm->record.template_digest()];
-  auto observer = [this, vm](factory::CloneStage stage,
-                             const hypervisor::Vm& machine) -> Result<void> {
-    switch (stage) {
-      case factory::CloneStage::kSpawning: return {};  // recorded above
-      case factory::CloneStage::kLoaded:
-        vm->record.set_handle(machine.Handle());
-        return Enter(*vm, record::VM_PHASE_LOADED);
-      case factory::CloneStage::kWarming: return Enter(*vm, record::VM_PHASE_WARMING);
-    }
-    return Internal("unknown clone stage");
+  bool recorded = true;
+  auto observer = [&, this](factory::CloneStage stage,
+                            const hypervisor::Vm& machine) -> Result<void> {
+    if (stage == factory::CloneStage::kSpawning) return {};  // recorded above
+    const bool loaded = stage == factory::CloneStage::kLoaded;
+    if (loaded) vm->record.set_handle(machine.Handle());
+    auto entered = Enter(*vm, loaded ? record::VM_PHASE_LOADED : record::VM_PHASE_WARMING);
+    recorded = entered.has_value();
+    return entered;
   };
   factory::CloneRequest clone{vm->id(), std::move(request.from), request.vcpus, request.memory,
                               /*rehearse=*/!vm->record.pool_key().empty()};
   const auto machine = std::make_shared<factory::Machine>();
   auto made = co_await factory_.Clone(*machine, std::move(clone), observer, deadline);
   if (!made) {
+    const bool has_own_deadline = !vm->record.pool_key().empty();
+    fault = recorded && IsTemplatesFault(made.error(), has_own_deadline);
     if (machine->vm) {
       // Something of it is still there: it stays on record, and is tried again.
       vm->machine = machine;
       End(vm, record::VM_PHASE_FAILED, made.error().message);
     } else {
-      Forget(vm);
+      Forget(vm, made.error().message);
     }
     co_return std::unexpected(made.error());
   }
@@ -172,11 +233,10 @@ Result<void> Vms::Assign(VmEntry& vm, const record::LeaseRecord& lease,
   batch.Put(assigned);
   batch.Put(lease);
   if (request) batch.Put(*request);
-  RETURN_IF_ERROR(batch.Commit(store_));
+  RETURN_IF_ERROR(events_.Commit(batch, Events::Entered(assigned, lease)));
   vm.record = std::move(assigned);
   vm.lease = lease;
   vm.request = RequestId(lease.request_id());
-  vm.tenant = lease.tenant();
   ++leased_[vm.record.pool_key()];
   changed_.NotifyAll();
   return {};
@@ -190,18 +250,34 @@ Result<void> Vms::Update(VmEntry& vm) {
   return batch.Commit(store_);
 }
 
-void Vms::Watch(const VmPtr& vm) {
-  watchers_.Spawn("watch " + vm->record.id(),
-                  [](Vms& self, VmPtr watched) -> asio::awaitable<void> {
-                    const auto machine = watched->machine;  // outlives the wait
-                    const auto reason = co_await machine->vm->Wait(Deadline::max());
-                    const bool in_use = watched->phase() == record::VM_PHASE_WARM ||
-                                        watched->phase() == record::VM_PHASE_ASSIGNED;
-                    if (!reason || !in_use) co_return;
-                    if (self.on_died_) self.on_died_(watched);
-                    self.End(watched, record::VM_PHASE_FAILED,
-                             std::string(hypervisor::Name(reason->kind)) + ": " + reason->detail);
-                  }(*this, vm));
+Result<void> Vms::SetProblem(VmEntry& vm, const std::string& problem) {
+  RecordBatch batch(WritePoint::kHealthChanged);
+  RETURN_IF_ERROR(events_.Commit(batch, Events::HealthChanged(vm.record, vm.lease, problem)));
+  vm.problem = problem;
+  return {};
+}
+
+void Vms::Watch(const VmPtr& vm) { watchers_.Spawn("watch " + vm->record.id(), WaitForEnd(vm)); }
+
+asio::awaitable<void> Vms::WaitForEnd(VmPtr vm) {
+  const auto machine = vm->machine;  // outlives the wait
+  auto reason = co_await machine->vm->Wait(Deadline::max());
+  for (auto pause = kFirstPause; !reason; pause = std::min(pause * 2, kLastPause)) {
+    if (vm->gone.has_value() || co_await IsCancelled()) co_return;
+    log::Error({.vm = vm->record.id()}, "watching a VM: " + ToString(reason.error()));
+    (void)co_await vm->gone.Wait(After(pause));
+    if (vm->gone.has_value() || co_await IsCancelled()) co_return;
+    reason = co_await machine->vm->Wait(Deadline::max());
+  }
+  Fail(vm, std::string(hypervisor::Name(reason->kind)) + ": " + reason->detail);
+}
+
+void Vms::Fail(const VmPtr& vm, std::string_view reason) {
+  const bool in_use =
+      vm->phase() == record::VM_PHASE_WARM || vm->phase() == record::VM_PHASE_ASSIGNED;
+  if (!in_use) return;
+  if (on_died_) on_died_(vm);
+  End(vm, record::VM_PHASE_FAILED, reason);
 }
 
 void Vms::End(const VmPtr& vm, Phase phase, std::string_view reason) {
@@ -212,31 +288,38 @@ void Vms::End(const VmPtr& vm, Phase phase, std::string_view reason) {
     if (--leased->second == 0) leased_.erase(leased);
   }
   vm->record.set_phase(phase);
+  const bool failed = phase == record::VM_PHASE_FAILED;
+  const std::string tail = failed && vm->machine ? vm->machine->vm->ConsoleTail(kTail) : "";
   RecordBatch batch(PointOf(phase));
   batch.Put(vm->record);
   if (!vm->record.lease_id().empty()) batch.DeleteLease(LeaseId(vm->record.lease_id()));
-  if (auto written = batch.Commit(store_); !written) {
-    // The VM goes all the same; a later daemon finds its record and no process.
-    log::Error({.vm = vm->record.id()}, "recording the end of a VM: " + ToString(written.error()));
-  }
+  Tell(batch, Events::Entered(vm->record, vm->lease, reason, tail));
   std::string line = std::string(PhaseName(before)) + " -> " + std::string(PhaseName(phase)) +
                      (reason.empty() ? "" : ": ") + std::string(reason);
-  const bool failed = phase == record::VM_PHASE_FAILED;
-  if (failed && vm->machine) {
-    const auto tail = vm->machine->vm->ConsoleTail(kTailInLog);
-    if (!tail.empty()) line += "; console: " + tail;
-  }
+  if (!tail.empty()) line += "; console: " + tail;
   log::Write(failed ? log::Level::kWarning : log::Level::kInfo,
              {.vm = vm->record.id(), .request = vm->request.str()}, line);
-  vm->lease.reset();
+  if (vm->lease) vm->ended_lease = std::exchange(vm->lease, std::nullopt);
   vm->grant.reset();
   destroyers_.Spawn("destroy " + vm->record.id(), Destroy(vm));
+}
+
+void Vms::Tell(RecordBatch& batch, record::EventRecord event) {
+  if (auto written = events_.Commit(batch, event); !written) {
+    // It goes all the same; a later daemon finds its record and no process.
+    log::Error({.vm = event.vm_id()}, "recording the end of a VM: " + ToString(written.error()));
+    events_.Owe(std::move(event));
+  }
 }
 
 asio::awaitable<void> Vms::Destroy(VmPtr vm) {
   if (vm->machine) {
     co_await right_of_way_.WaitUntilFree({}, After(settings_.put_off.destroy));
-    auto destroyed = co_await factory_.Destroy(*vm->machine, After(kDestroyDeadline));
+    const Deadline give_up = After(kDestroyDeadline);
+    auto destroyed = co_await factory_.Destroy(*vm->machine, After(kDestroyTry));
+    while (!destroyed && !stopping_ && std::chrono::steady_clock::now() < give_up) {
+      destroyed = co_await factory_.Destroy(*vm->machine, After(kDestroyTry));
+    }
     if (!destroyed) {
       // Its record stays, so that the next daemon tries again.
       log::Error({.vm = vm->record.id()}, "destroying a VM: " + ToString(destroyed.error()));
@@ -246,12 +329,10 @@ asio::awaitable<void> Vms::Destroy(VmPtr vm) {
   Forget(vm);
 }
 
-void Vms::Forget(const VmPtr& vm) {
+void Vms::Forget(const VmPtr& vm, std::string_view reason) {
   RecordBatch batch(WritePoint::kVmForgotten);
   batch.DeleteVm(vm->id());
-  if (auto written = batch.Commit(store_); !written) {
-    log::Error({.vm = vm->record.id()}, "forgetting a VM: " + ToString(written.error()));
-  }
+  Tell(batch, events_.Gone(vm->record, vm->ended_lease, reason));
   vms_.erase(vm->id());
   const auto count = by_digest_.find(vm->record.template_digest());
   if (count != by_digest_.end() && --count->second == 0) by_digest_.erase(count);
@@ -261,9 +342,10 @@ void Vms::Forget(const VmPtr& vm) {
 }
 
 Vms::BuildRecord::~BuildRecord() {
+  vms_.builds_.erase(id_);
   RecordBatch batch(WritePoint::kBuildEnded);
   batch.DeleteVm(id_);
-  if (auto written = batch.Commit(store_); !written) {
+  if (auto written = batch.Commit(vms_.store_); !written) {
     log::Error({.vm = id_.str()}, "forgetting a build: " + ToString(written.error()));
   }
 }
@@ -279,22 +361,31 @@ Result<std::unique_ptr<Vms::BuildRecord>> Vms::BeginBuild(const std::string& tem
   RecordBatch batch(WritePoint::kBuildBegun);
   batch.Put(record);
   RETURN_IF_ERROR(batch.Commit(store_));
-  return std::unique_ptr<BuildRecord>(new BuildRecord(store_, VmId(record.id())));
+  builds_.insert(VmId(record.id()));
+  return std::unique_ptr<BuildRecord>(new BuildRecord(*this, VmId(record.id())));
+}
+
+bool Vms::Knows(const VmId& id) const {
+  return vms_.contains(id) || std::ranges::any_of(builds_, [&](const VmId& build) {
+           return id.str().starts_with(build.str());
+         });
 }
 
 VmPtr Vms::Adopt(record::VmRecord record, std::optional<record::LeaseRecord> lease,
                  std::unique_ptr<factory::Machine> machine) {
   auto vm = std::make_shared<VmEntry>(executor_, std::move(record));
   vm->lease = std::move(lease);
-  if (vm->lease) {
-    vm->request = RequestId(vm->lease->request_id());
-    vm->tenant = vm->lease->tenant();
-  }
+  vm->problem = events_.ProblemOf(vm->id());
+  if (vm->lease) vm->request = RequestId(vm->lease->request_id());
   vm->machine = std::move(machine);
   vms_.emplace(vm->id(), vm);
   ++by_digest_[vm->record.template_digest()];
   if (vm->phase() == record::VM_PHASE_ASSIGNED) ++leased_[vm->record.pool_key()];
-  Watch(vm);
+  if (vm->phase() == record::VM_PHASE_RELEASED || vm->phase() == record::VM_PHASE_FAILED) {
+    destroyers_.Spawn("destroy " + vm->record.id(), Destroy(vm));
+  } else {
+    Watch(vm);
+  }
   return vm;
 }
 
@@ -329,26 +420,36 @@ std::size_t Vms::LeasedOf(const std::string& pool_key) const {
 }
 
 Task<void> Vms::EndAll(std::function<bool(const VmEntry&)> which, std::string_view reason,
-                       Deadline deadline) {
+                       Deadline deadline, Waiting waiting) {
+  std::size_t told = 0;
   for (;;) {
     // One that is still being cloned cannot be ended here: its maker does, or it becomes warm.
     for (const auto& vm : List()) {
       if (which(*vm)) End(vm, record::VM_PHASE_RELEASED, reason);
     }
-    VmPtr waiting_for;
+    VmPtr one;
+    std::size_t left = 0;
     for (const auto& vm : List()) {
-      if (which(*vm)) waiting_for = vm;
+      if (!which(*vm)) continue;
+      one = vm;
+      ++left;
     }
-    if (!waiting_for) co_return Result<void>();
-    if (auto changed = co_await changed_.Wait(deadline); !changed) {
-      co_return Annotate(changed.error(), "waiting for VM " + waiting_for->record.id() + " (" +
-                                              std::string(PhaseName(waiting_for->phase())) +
+    if (waiting && left != told) waiting(left, nullptr);
+    told = left;
+    if (!one) co_return Result<void>();
+    auto changed = co_await changed_.Wait(Sooner(deadline, After(kSlow)));
+    if (changed) continue;
+    if (changed.error().code == Code::kCancelled || std::chrono::steady_clock::now() >= deadline) {
+      co_return Annotate(changed.error(), "waiting for VM " + one->record.id() + " (" +
+                                              std::string(PhaseName(one->phase())) +
                                               ") to be gone");
     }
+    if (waiting) waiting(left, one.get());
   }
 }
 
 asio::awaitable<void> Vms::Stop() {
+  stopping_ = true;
   // In this order: a watcher whose VM has just died starts a destroyer.
   watchers_.Cancel();
   co_await watchers_.Join();

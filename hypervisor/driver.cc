@@ -24,4 +24,14 @@ std::string_view Name(ExitReason::Kind kind) {
   return "unknown";
 }
 
+Task<std::unique_ptr<Vm>> Driver::Adopt(std::string handle, Deadline deadline) {
+  ASSIGN_OR_CO_RETURN(auto vm, Find(handle));
+  auto reached = co_await vm->Reconnect(deadline);
+  if (!reached && reached.error().code == Code::kCancelled) {
+    co_return std::unexpected(reached.error());
+  }
+  if (vm->state() == VmState::kStopped) co_return NotFound("the VMM ended while it was taken over");
+  co_return vm;
+}
+
 }  // namespace hatchery::hypervisor

@@ -10,6 +10,8 @@
 
 #include <chrono>
 #include <cstdint>
+#include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -41,7 +43,8 @@ namespace hatchery::hypervisor {
 //   "-": kFailedPrecondition, nothing happens. "same": success, the state stays.
 //   * kLoading for a VM with boot_from_template, which waits for Load(); kRunning otherwise.
 //   HotAdd is AddVcpus and AddMemory. RemoveVcpus and RemoveMemory need a guest that runs: "same"
-//   in kRunning, "-" elsewhere. A failed Start() leaves kFailed, with no VMM.
+//   in kRunning, "-" elsewhere. A failed Start() leaves kFailed, with no VMM. Reconnect() is the
+//   one way from kFailed to another state than kStopped: to what the VMM says.
 enum class VmState { kCreated, kLoading, kRunning, kPaused, kFailed, kStopped };
 std::string_view Name(VmState state);
 
@@ -89,6 +92,13 @@ class Vm {
   // failure the VMM is gone and the error holds what it printed.
   virtual Task<void> Start(Deadline deadline) = 0;
 
+  // Whether the VMM can be spoken to. False from Driver::Find() up to the first Reconnect(), and
+  // when its control channel is lost: the guest may run all the same, and Wait() and Stop() work.
+  virtual bool reachable() const = 0;
+  // Opens the control channel anew, and learns state and sizes from the VMM. On failure the VM is
+  // as it was, in kFailed if it never was reached, and it may be tried again. One call at a time.
+  virtual Task<void> Reconnect(Deadline deadline) = 0;
+
   // Reads the template's device state from `state_fd` (from its current offset; still the
   // caller's). A regular file's offset is left alone, so that several clones may load from one
   // descriptor at once. The VM is paused afterwards.
@@ -134,7 +144,7 @@ class Vm {
   // it had ended. On kDeadlineExceeded the VMM may still be there: call again.
   virtual Task<void> Stop(Deadline deadline) = 0;
 
-  // Everything a later process needs to take this VM over with Driver::Adopt(): opaque bytes,
+  // Everything a later process needs to take this VM over with Driver::Find(): opaque bytes,
   // versioned by the driver. Valid from a successful Start() on; changes with hot-adds.
   virtual std::string Handle() const = 0;
 };
@@ -145,6 +155,12 @@ class Vm {
 // hashes the same everywhere.
 using Fingerprint = std::map<std::string, std::string>;
 
+// A VMM that runs, with the VM that it was started for.
+struct Stray {
+  VmId id;
+  ProcessIdentity process;
+};
+
 class Driver {
  public:
   virtual ~Driver() = default;
@@ -154,11 +170,14 @@ class Driver {
   // before Start().
   virtual Result<std::unique_ptr<Vm>> Create(VmConfig config) = 0;
 
-  // Takes over a running VM from its handle. kNotFound when it is gone, kDataLoss when the handle
-  // cannot be read, kFailedPrecondition when it is of another driver. A VM whose VMM is there but
-  // does not answer comes back in kFailed, so that it can be stopped. Its config has no
-  // template_memory_fd.
-  virtual Task<std::unique_ptr<Vm>> Adopt(std::string handle, Deadline deadline) = 0;
+  // The running VM of a handle: its process is found and watched from here on, and nobody is
+  // spoken to, so that it takes no time whatever the VMM does. It is in kFailed until Reconnect()
+  // has reached it. kNotFound when it is gone, kDataLoss when the handle cannot be read,
+  // kFailedPrecondition when it is of another driver. Its config has no template_memory_fd.
+  virtual Result<std::unique_ptr<Vm>> Find(const std::string& handle) = 0;
+
+  // Find() and Reconnect(). A VM whose VMM is there but does not answer comes back as it was found.
+  Task<std::unique_ptr<Vm>> Adopt(std::string handle, Deadline deadline);
 
   // See Fingerprint; starts the VMM once to ask its version, and remembers it until the
   // binary changes. kNotFound or kPermissionDenied when the VMM cannot be run.
@@ -167,6 +186,17 @@ class Driver {
   // Whether this host may have the accelerator at all (/dev/kvm can be opened): a necessary
   // condition. Only a boot is sufficient.
   virtual bool MayHave(Accelerator accelerator) const = 0;
+
+  // The VMMs that were started, by this driver or an earlier one, for VMs whose run_dir is in
+  // `run_root`: by what the host says, not by any record. Those that are on record are among them;
+  // the caller knows which. A process that only looks at a VM's files is not: what comes back may
+  // be killed. One VM may appear more than once.
+  virtual std::vector<Stray> FindStrays(const std::filesystem::path& run_root) = 0;
+
+  // Ends and removes what VMMs have left on the host outside their run_dir (control groups), of
+  // VMs below `run_root` that `keep` does not know. Done when strays have been ended.
+  virtual void RemoveRemains(const std::filesystem::path& run_root,
+                             const std::function<bool(const VmId&)>& keep) = 0;
 };
 
 }  // namespace hatchery::hypervisor

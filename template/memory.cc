@@ -14,6 +14,8 @@ namespace hatchery::tmpl {
 
 namespace {
 
+constexpr int kSeals = F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL;
+
 bool IsZero(std::string_view bytes) {
   // Comparing with itself, shifted by one, is memcmp's vectorised loop.
   return bytes.empty() ||
@@ -64,10 +66,13 @@ Result<UniqueFd> CreateSealed(std::string_view content) {
   return fd;
 }
 
-Result<void> SealMemory(int memory_fd) {
-  constexpr int kSeals = F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL;
+bool IsSealed(int memory_fd) {
   const int present = ::fcntl(memory_fd, F_GET_SEALS);
-  if (present >= 0 && (present & kSeals) == kSeals) return {};
+  return present >= 0 && (present & kSeals) == kSeals;
+}
+
+Result<void> SealMemory(int memory_fd) {
+  if (IsSealed(memory_fd)) return {};
   if (::fcntl(memory_fd, F_ADD_SEALS, kSeals) == 0) return {};
   if (errno == EBUSY) {
     return FailedPrecondition(

@@ -30,6 +30,9 @@ Result<UniqueFd> CreateSealed(std::string_view content);
 // mapped writable: the VMM must have ended before. Sealing twice is fine.
 Result<void> SealMemory(int memory_fd);
 
+// Whether SealMemory() has been here.
+bool IsSealed(int memory_fd);
+
 // Reads `size` bytes at `offset`, without a disk access or an allocation for holes. The answer is
 // shorter than `size` where the file ends, and empty if all of it is zeros.
 Result<std::string> ReadSparse(int fd, off_t offset, std::size_t size);

@@ -14,6 +14,7 @@
 #include "base/sha256.h"
 #include "template/chunks.h"
 #include "template/memory.h"
+#include "template/take_back.h"
 #include "template/template_files.h"
 
 namespace hatchery::tmpl {
@@ -79,10 +80,13 @@ struct Store::Impl {
 
   Task<void> WriteDraft(const fs::path& draft, Manifest& manifest, int memory_fd, int state_fd,
                         std::string& state);
-  Task<Loaded> ReadFromDisk(TemplateDigest digest);
+  Task<Loaded> Read(TemplateDigest digest);
+  Task<UniqueFd> ReadMemory(const fs::path& folder, const Manifest& manifest);
+  Task<UniqueFd> FromHolders(const Manifest& manifest);
 
   const fs::path root;
   WorkerPool& workers;
+  Holders holders;
   std::unordered_map<TemplateDigest, std::weak_ptr<const LoadedTemplate>> loaded;
   // Reads in progress, for whoever wants the same.
   std::unordered_map<TemplateDigest, std::shared_ptr<OneShot<Result<Loaded>>>> loading;
@@ -162,22 +166,51 @@ Task<Loaded> Store::Publish(Manifest manifest, UniqueFd memory_fd, UniqueFd stat
   co_return loaded;
 }
 
-Task<Loaded> Store::Impl::ReadFromDisk(TemplateDigest digest) {
-  const fs::path folder = Folder(digest);
-  ASSIGN_OR_CO_RETURN(Manifest manifest,
-                      co_await workers.Run([&] { return ReadManifest(folder, digest); }));
-  ASSIGN_OR_CO_RETURN(std::string state,
-                      co_await workers.Run([&] { return ReadState(folder, manifest); }));
+Task<UniqueFd> Store::Impl::FromHolders(const Manifest& manifest) {
+  // Some may be dying. But whoever holds something else is reason enough to ask nobody any more:
+  // what was hashed in vain is time that somebody waits.
+  constexpr std::size_t kAsked = 3;
+  auto pids = holders ? holders(manifest.digest) : std::vector<pid_t>();
+  pids.resize(std::min(pids.size(), kAsked));
+  for (const pid_t pid : pids) {
+    auto memory = co_await TakeBack(workers, pid, manifest);
+    if (co_await IsCancelled()) co_return Cancelled("cancelled");
+    const std::string whose = "the memory of VMM " + std::to_string(pid);
+    if (memory) {
+      log::Info({.tmpl = manifest.digest.str()}, "using " + whose + ", a clone");
+      co_return memory;
+    }
+    log::Info({.tmpl = manifest.digest.str()}, whose + ": " + memory.error().message);
+    if (memory.error().code == Code::kDataLoss) break;
+  }
+  co_return NotFound("nobody holds it");
+}
+
+Task<UniqueFd> Store::Impl::ReadMemory(const fs::path& folder, const Manifest& manifest) {
+  if (auto held = co_await FromHolders(manifest)) co_return held;
+  if (co_await IsCancelled()) co_return Cancelled("cancelled");
   ASSIGN_OR_CO_RETURN(UniqueFd file, OpenMemoryFile(folder, manifest));
   ASSIGN_OR_CO_RETURN(UniqueFd memory, CreateMemory(manifest.shape.memory));
   CO_RETURN_IF_ERROR(co_await ForEachChunk(
       workers, ChunkCount(manifest.shape.memory),
       [&](std::size_t chunk) { return ReadChunk(file.get(), memory.get(), manifest, chunk); }));
   CO_RETURN_IF_ERROR(SealMemory(memory.get()));
+  co_return memory;
+}
+
+Task<Loaded> Store::Impl::Read(TemplateDigest digest) {
+  const fs::path folder = Folder(digest);
+  ASSIGN_OR_CO_RETURN(Manifest manifest,
+                      co_await workers.Run([&] { return ReadManifest(folder, digest); }));
+  ASSIGN_OR_CO_RETURN(std::string state,
+                      co_await workers.Run([&] { return ReadState(folder, manifest); }));
+  ASSIGN_OR_CO_RETURN(UniqueFd memory, co_await ReadMemory(folder, manifest));
   ASSIGN_OR_CO_RETURN(UniqueFd sealed_state, CreateSealed(state));
   co_return std::make_shared<const LoadedTemplate>(std::move(manifest), std::move(memory),
                                                    std::move(sealed_state));
 }
+
+void Store::SetHolders(Holders holders) { impl_->holders = std::move(holders); }
 
 Task<Loaded> Store::Load(TemplateDigest digest) {
   CO_RETURN_IF_ERROR(CheckDigest(digest));
@@ -193,7 +226,7 @@ Task<Loaded> Store::Load(TemplateDigest digest) {
   }
   auto reading = std::make_shared<OneShot<Result<Loaded>>>(co_await asio::this_coro::executor);
   impl_->loading.emplace(digest, reading);
-  auto result = co_await impl_->ReadFromDisk(digest);
+  auto result = co_await impl_->Read(digest);
   if (!result) result = Annotate(result.error(), "template " + digest.str());
   // Deleted meanwhile: good for who asked before, no longer for who asks now.
   const bool current = impl_->loading.contains(digest) && impl_->loading[digest] == reading;

@@ -12,6 +12,8 @@
 // Loop thread only; heavy work (copying, hashing, syncing) runs on the worker pool.
 #pragma once
 
+#include <sys/types.h>
+
 #include <filesystem>
 #include <functional>
 #include <map>
@@ -64,9 +66,14 @@ class Store {
   Task<std::shared_ptr<const LoadedTemplate>> Publish(Manifest manifest, UniqueFd memory_fd,
                                                       UniqueFd state_fd);
 
-  // The template in memory: the one that is loaded already, or read from disk into a sealed memfd,
-  // each chunk checked on the way (kDataLoss names the chunk). Several callers at once share one
-  // read.
+  // Who may hold the memory of a template that is not loaded: the VMMs of its clones. Asked by
+  // Load(); it has to stay valid until another is set.
+  using Holders = std::function<std::vector<pid_t>(const TemplateDigest&)>;
+  void SetHolders(Holders holders);
+
+  // The template in memory: the one that is loaded already; or its memory taken back from one of
+  // its holders (take_back.h); or read from disk into a sealed memfd, each chunk checked on the way
+  // (kDataLoss names the chunk). Several callers at once share one read.
   Task<std::shared_ptr<const LoadedTemplate>> Load(TemplateDigest digest);
 
   // kNotFound, or kDataLoss when it cannot be read.

@@ -25,6 +25,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "base/notifier.h"
 #include "base/task.h"
 #include "base/without_throwing.h"
 #include "cache/caller.h"
@@ -149,6 +150,15 @@ class StreamCall final : public CallBase<grpc::ServerWriteReactor<Message>> {
     }
     // Queues a message that the client must get.
     void Send(Message message) { call_->Enqueue(std::move(message)); }
+    // Returns when the client has read so far that another may be queued: who sends without end
+    // waits here, or a client that reads too slowly would fill our memory.
+    Task<void> Room() {
+      auto* const call = call_;
+      while (call->queue_.size() >= kMaxQueued) {
+        CO_RETURN_IF_ERROR(co_await call->read_.Wait(Deadline::max()));
+      }
+      co_return Result<void>();
+    }
 
    private:
     StreamCall* call_;
@@ -176,6 +186,7 @@ class StreamCall final : public CallBase<grpc::ServerWriteReactor<Message>> {
       writing_ = false;
       if (!ok) broken_ = true;
       if (!queue_.empty()) queue_.pop_front();
+      read_.NotifyAll();
       Pump();
       Base::Unref();
     });
@@ -183,7 +194,7 @@ class StreamCall final : public CallBase<grpc::ServerWriteReactor<Message>> {
 
  private:
   static constexpr std::size_t kMaxQueued = 64;
-  explicit StreamCall(Executor executor) : Base(std::move(executor)) {}
+  explicit StreamCall(const Executor& executor) : Base(executor), read_(executor) {}
 
   void Enqueue(Message message) {
     queue_.push_back(std::move(message));
@@ -203,6 +214,7 @@ class StreamCall final : public CallBase<grpc::ServerWriteReactor<Message>> {
 
   // Loop only.
   std::deque<Message> queue_;  // the front is being written while writing_
+  Notifier read_;              // a message has left
   bool writing_ = false, broken_ = false, ended_stream_ = false, finished_ = false;
   grpc::Status end_;
 };

@@ -1,7 +1,9 @@
 #include "cache/rpc/cache_service.h"
 
+#include "base/json.h"
 #include "cache/rpc/bridge.h"
 #include "cache/rpc/from_api.h"
+#include "cache/rpc/watch.h"
 
 namespace hatchery::cache::rpc {
 
@@ -50,7 +52,7 @@ Task<api::GetVmResponse> HandleGetVm(cache::Cache& cache, Caller caller, std::st
   if (!machine) co_return reply;  // still being cloned: there is nothing to measure
   ASSIGN_OR_CO_RETURN(const auto stats, co_await machine->vm->Stats(deadline));
   *reply.mutable_stats() = rpc::ToApi(stats);
-  reply.set_console_tail(machine->vm->ConsoleTail(kConsoleTail));
+  reply.set_console_tail(ValidUtf8(machine->vm->ConsoleTail(kConsoleTail)));
   co_return reply;
 }
 
@@ -141,10 +143,23 @@ grpc::ServerUnaryReactor* CacheService::ListVms(grpc::CallbackServerContext* con
       if (filter.state() != api::VM_STATE_UNSPECIFIED && out.state() != filter.state()) continue;
       *all.add_vms() = std::move(out);
     }
+    all.set_revision(cache_.events().last());
     co_return all;
   };
   return UnaryCall<api::ListVmsResponse>::Start(
       executor_, gate_.Admit(*context, "hatchery.v1.Cache.ListVms"), context, reply, handle);
+}
+
+grpc::ServerWriteReactor<api::WatchResponse>* CacheService::Watch(
+    grpc::CallbackServerContext* context, const api::WatchRequest* request) {
+  return StreamCall<api::WatchResponse>::Start(
+      executor_, gate_.Admit(*context, "hatchery.v1.Cache.Watch"),
+      [this, copy = *request](const Caller& caller, StreamCall<api::WatchResponse>::Sink sink) {
+        return rpc::Watch(cache_, caller, copy, [sink](api::WatchResponse event) mutable {
+          sink.Send(std::move(event));
+          return sink.Room();
+        });
+      });
 }
 
 grpc::ServerUnaryReactor* CacheService::Exec(grpc::CallbackServerContext* context,

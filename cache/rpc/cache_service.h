@@ -28,6 +28,8 @@ class CacheService final : public hatchery::v1::Cache::CallbackService {
   grpc::ServerUnaryReactor* ListVms(grpc::CallbackServerContext* context,
                                     const hatchery::v1::ListVmsRequest* request,
                                     hatchery::v1::ListVmsResponse* reply) override;
+  grpc::ServerWriteReactor<hatchery::v1::WatchResponse>* Watch(
+      grpc::CallbackServerContext* context, const hatchery::v1::WatchRequest* request) override;
   grpc::ServerUnaryReactor* Exec(grpc::CallbackServerContext* context,
                                  const hatchery::v1::ExecRequest* request,
                                  hatchery::v1::ExecResponse* reply) override;

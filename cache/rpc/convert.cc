@@ -136,6 +136,7 @@ api::Vm ToApi(const VmEntry& vm, const Settings& settings, const Clock& clock) {
   out.set_pending_vcpus(r.pending_vcpus());
   out.set_pending_memory_bytes(r.pending_memory_bytes());
   out.set_pending_problem(vm.pending_problem);
+  out.set_problem(vm.problem);
   if (vm.machine) {
     const auto endpoints = vm.machine->vm->endpoints();
     out.set_pid(endpoints.pid);
@@ -148,6 +149,23 @@ api::Vm ToApi(const VmEntry& vm, const Settings& settings, const Clock& clock) {
   out.set_hostname(r.hostname());
   out.set_machine_id(r.machine_id());
   out.set_boot_id(r.boot_id());
+  return out;
+}
+
+api::WatchResponse ToApi(const record::EventRecord& event) {
+  api::WatchResponse out;
+  out.set_revision(event.revision());
+  *out.mutable_time() = TimestampOf(event.unix_ns());
+  out.set_vm_id(event.vm_id());
+  out.set_state(ToApi(event.phase()));
+  out.set_lease_id(event.lease_id());
+  out.set_sandbox_id(event.sandbox_id());
+  out.set_request_id(event.request_id());
+  out.set_reason(event.reason());
+  out.set_console_tail(event.console_tail());
+  out.set_template_name(event.template_name());
+  out.set_health_changed(event.health_changed());
+  out.set_problem(event.problem());
   return out;
 }
 
@@ -168,6 +186,9 @@ api::Template ToApi(const TemplateInfo& info) {
   out.set_disk_bytes(info.disk_size.count());
   out.set_clones(static_cast<std::uint32_t>(info.clones));
   out.set_problem(info.problem);
+  if (info.quarantined_until) {
+    *out.mutable_quarantined_until() = TimestampOf(UnixNanos(*info.quarantined_until));
+  }
   if (!info.manifest) return out;
   const auto& m = *info.manifest;
   *out.mutable_created() = TimestampOf(UnixNanos(m.created));

@@ -7,6 +7,7 @@
 #include "base/status.h"
 #include "base/task.h"
 #include "cache/cache.h"
+#include "hatchery/v1/cache.pb.h"
 #include "hatchery/v1/types.pb.h"
 
 namespace hatchery::cache::rpc {
@@ -25,6 +26,7 @@ api::Vm ToApi(const VmEntry& vm, const Settings& settings, const Clock& clock);
 inline api::Vm ToApi(const VmEntry& vm, const cache::Cache& cache) {
   return ToApi(vm, cache.settings(), cache.clock());
 }
+api::WatchResponse ToApi(const record::EventRecord& event);
 api::VmStats ToApi(const hypervisor::VmStats& stats);
 api::Template ToApi(const TemplateInfo& info);
 api::Pool ToApi(const PoolInfo& info);

@@ -115,13 +115,15 @@ grpc::ServerUnaryReactor* FactoryService::Status(Context* context, const api::St
       status.set_vms(status.vms() + 1);
       if (vm->phase() == record::VM_PHASE_ASSIGNED) status.set_leased(status.leased() + 1);
     }
-    if (const auto memory = cache_.admission().memory()) *status.mutable_memory() = ToApi(*memory);
+    // The host's numbers say what others do.
+    const auto memory = cache_.admission().memory();
+    if (memory && caller.administers) *status.mutable_memory() = ToApi(*memory);
     const auto& limits = cache_.settings().limits;
     for (const auto& [name, held] : cache_.admission().tenants()) {
-      if (!caller.MaySee(name)) continue;
-      *status.add_tenants() = ToApi(name, held, limits);
+      if (caller.MaySee(name)) *status.add_tenants() = ToApi(name, held, limits);
     }
-    status.set_waiting_acquires(static_cast<std::uint32_t>(cache_.admission().waiting()));
+    if (caller.administers)
+      status.set_waiting_acquires(static_cast<std::uint32_t>(cache_.admission().waiting()));
     *status.mutable_uptime() = ToApi(std::chrono::steady_clock::now() - info_.started);
     co_return status;
   };

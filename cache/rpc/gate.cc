@@ -54,7 +54,7 @@ Result<TlsPeer> TlsPeerOf(const grpc::AuthContext& auth) {
 
 bool MaySee(const Caller& caller, const VmEntry& vm) {
   if (caller.administers) return true;
-  return !vm.tenant.empty() && caller.MaySee(vm.tenant);
+  return !vm.tenant().empty() && caller.MaySee(vm.tenant());
 }
 
 Result<Peer> Gate::Identify(const grpc::CallbackServerContext& context) const {

@@ -78,12 +78,15 @@ struct Server::Impl {
 Server::Server(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Server::~Server() = default;
 
+Result<void> Server::CheckUnused(const std::filesystem::path& socket) {
+  if (!ConnectUnix(socket)) return {};
+  return FailedPrecondition("another daemon serves on " + socket.string() +
+                            "; stop it, or choose another endpoint or state directory");
+}
+
 Result<std::unique_ptr<Server>> Server::Start(Executor executor, Cache& cache, DaemonInfo info,
                                               Options options) {
-  if (ConnectUnix(options.socket)) {
-    return FailedPrecondition("another daemon serves on " + options.socket.string() +
-                              "; stop it, or choose another endpoint or state directory");
-  }
+  RETURN_IF_ERROR(CheckUnused(options.socket));
   // Process-wide, and before the first server is built.
   static std::once_flag once;
   std::call_once(once, [] {

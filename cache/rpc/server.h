@@ -28,6 +28,9 @@ class Server {
     std::optional<TlsOptions> tls;
   };
 
+  // kFailedPrecondition if somebody listens on `socket`.
+  static Result<void> CheckUnused(const std::filesystem::path& socket);
+
   // Binds and begins to serve. A stale socket file is replaced; kFailedPrecondition if somebody
   // listens on it. Errors of `tls` name the setting. `cache` must outlive the server.
   static Result<std::unique_ptr<Server>> Start(Executor executor, Cache& cache, DaemonInfo info,

@@ -73,6 +73,7 @@ CLI::App* AddVerb(CLI::App& parent, Context& context, const std::string& name,
                   std::function<int()> action);
 void AddJsonFlag(CLI::App* verb, Context& context);
 
+void AddWatchCommand(CLI::App& vm, Context& context);
 void AddVmCommands(CLI::App& app, Context& context);
 void AddRunCommand(CLI::App& app, Context& context);
 void AddTemplateCommands(CLI::App& app, Context& context);

@@ -84,9 +84,32 @@ class Client {
                       const Request& request,
                       const std::function<void(const std::type_identity_t<Response>&)>& each,
                       const CallOptions& options = {}) {
+    return StreamWhile(
+        stub, method, request,
+        [&](const Response& response) {
+          each(response);
+          return true;
+        },
+        options);
+  }
+
+  // A call that streams without end: cancelled, and kCancelled, when `each` says false.
+  template <class Stub, class Request, class Response>
+  Result<void> StreamWhile(Stub& stub,
+                           std::unique_ptr<grpc::ClientReader<Response>> (Stub::*method)(
+                               grpc::ClientContext*, const Request&),
+                           const Request& request,
+                           const std::function<bool(const std::type_identity_t<Response>&)>& each,
+                           const CallOptions& options = {}) {
     return Run(options, [&](grpc::ClientContext& context) {
       const auto reader = (stub.*method)(&context, request);
-      for (Response response; reader->Read(&response);) each(response);
+      bool wanted = true;
+      for (Response response; reader->Read(&response);) {
+        if (wanted && !each(response)) {
+          wanted = false;
+          context.TryCancel();
+        }
+      }
       return reader->Finish();
     });
   }

@@ -77,6 +77,7 @@ Json ToJson(const v1::Vm& vm) {
               {"pending_vcpus", vm.pending_vcpus()},
               {"pending_memory_bytes", vm.pending_memory_bytes()},
               {"pending_problem", vm.pending_problem()},
+              {"problem", vm.problem()},
               {"pid", vm.pid()},
               {"agent_endpoint", vm.agent_endpoint()},
               {"control_socket", vm.control_socket()},
@@ -120,7 +121,8 @@ Json ToJson(const v1::Template& tmpl) {
               {"disk_bytes", tmpl.disk_bytes()},
               {"clones", tmpl.clones()},
               {"agent_version", tmpl.agent_version()},
-              {"problem", tmpl.problem()}};
+              {"problem", tmpl.problem()},
+              {"quarantined_until", Time(tmpl.has_quarantined_until(), tmpl.quarantined_until())}};
 }
 
 Json ToJson(const v1::Pool& pool) {
@@ -169,6 +171,22 @@ Json ToJson(const v1::Tenant& tenant) {
               {"max_leases", tenant.max_leases()},
               {"max_vcpus", tenant.max_vcpus()},
               {"max_memory_bytes", tenant.max_memory_bytes()}};
+}
+
+Json ToJson(const v1::WatchResponse& event) {
+  const bool gone = event.state() == v1::VM_STATE_UNSPECIFIED;
+  return Json{{"revision", event.revision()},
+              {"time", Time(event.has_time(), event.time())},
+              {"vm_id", event.vm_id()},
+              {"state", gone ? Json() : Json(Name(event.state()))},
+              {"template_name", event.template_name()},
+              {"lease_id", event.lease_id()},
+              {"sandbox_id", event.sandbox_id()},
+              {"request_id", event.request_id()},
+              {"reason", event.reason()},
+              {"console_tail", event.console_tail()},
+              {"health_changed", event.health_changed()},
+              {"problem", event.problem()}};
 }
 
 Json ToJson(const v1::StatusResponse& response) {

@@ -20,6 +20,8 @@ Json ToJson(const v1::Pool& pool);
 Json ToJson(const v1::AcquireResponse& response);
 // The VM, with "stats" and "console_tail".
 Json ToJson(const v1::GetVmResponse& response);
+// With "state" null for a VM that is gone.
+Json ToJson(const v1::WatchResponse& event);
 Json ToJson(const v1::MemoryAccount& memory);
 Json ToJson(const v1::Tenant& tenant);
 // "memory" is null where it is not accounted.

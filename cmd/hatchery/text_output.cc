@@ -88,6 +88,21 @@ std::string Until(const v1::Vm& vm, WallTime now) {
   return "";
 }
 
+// Why it cannot be used, and for how long no clones are made of it.
+std::string Problem(const v1::Template& tmpl, WallTime now) {
+  if (!tmpl.has_quarantined_until()) return tmpl.problem();
+  const nanoseconds left = nanoseconds(TimeUtil::TimestampToNanoseconds(tmpl.quarantined_until())) -
+                           now.time_since_epoch();
+  const auto seconds = std::chrono::ceil<std::chrono::seconds>(left);
+  return (seconds.count() > 0 ? "no clones for " + ToHuman(seconds) : "one clone is tried") + ": " +
+         tmpl.problem();
+}
+
+std::string LastLine(std::string text) {
+  text.resize(text.find_last_not_of("\r\n ") + 1);
+  return text.substr(text.find_last_of("\r\n") + 1);
+}
+
 void Append(Fields& fields, const v1::Vm& vm, WallTime now) {
   const Fields own = {
       {"vm", vm.vm_id()},
@@ -162,7 +177,7 @@ std::string TemplateTable(const google::protobuf::RepeatedPtrField<v1::Template>
                Range(std::to_string(tmpl.vcpus()), std::to_string(tmpl.max_vcpus())),
                Range(Size(tmpl.memory_bytes()), Size(tmpl.max_memory_bytes())), tmpl.accelerator(),
                Size(tmpl.disk_bytes()), std::to_string(tmpl.clones()),
-               Age(tmpl.has_created(), tmpl.created(), now), tmpl.problem()});
+               Age(tmpl.has_created(), tmpl.created(), now), Problem(tmpl, now)});
   }
   return table.Render();
 }
@@ -224,10 +239,26 @@ std::string ToText(const v1::GetVmResponse& response, WallTime now) {
   return text;
 }
 
+std::string ToText(const v1::WatchResponse& event) {
+  const bool gone = event.state() == v1::VM_STATE_UNSPECIFIED;
+  std::string line = TimeUtil::ToString(event.time()) + " " + std::to_string(event.revision()) +
+                     " " + event.vm_id() + " " + (gone ? "gone" : Name(event.state()));
+  if (!event.sandbox_id().empty()) line += " sandbox=" + event.sandbox_id();
+  if (!event.request_id().empty()) line += " request=" + event.request_id();
+  if (!event.lease_id().empty()) line += " lease=" + event.lease_id();
+  if (event.health_changed())
+    line += event.problem().empty() ? ": well again" : ": " + event.problem();
+  if (!event.reason().empty()) line += ": " + event.reason();
+  if (const auto last = LastLine(event.console_tail()); !last.empty()) line += "; console: " + last;
+  line = Printable(line);
+  std::ranges::replace(line, '\n', ' ');
+  return line + "\n";
+}
+
 std::string ToText(const v1::Template& tmpl, WallTime now) {
   Fields fields = {{"name", tmpl.name().empty() ? "(old version)" : tmpl.name()},
                    {"digest", tmpl.digest()},
-                   {"problem", tmpl.problem()},
+                   {"problem", Problem(tmpl, now)},
                    {"age", Age(tmpl.has_created(), tmpl.created(), now)},
                    {"vcpus", Range(std::to_string(tmpl.vcpus()), std::to_string(tmpl.max_vcpus()))},
                    {"memory", Range(Size(tmpl.memory_bytes()), Size(tmpl.max_memory_bytes()))},

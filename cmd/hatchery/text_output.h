@@ -19,6 +19,8 @@ std::string PoolTable(const google::protobuf::RepeatedPtrField<v1::Pool>& pools)
 std::string ToText(const v1::AcquireResponse& response, WallTime now);
 std::string ToText(const v1::RenewResponse& response, WallTime now);
 std::string ToText(const v1::GetVmResponse& response, WallTime now);
+// One line.
+std::string ToText(const v1::WatchResponse& event);
 std::string ToText(const v1::Template& tmpl, WallTime now);
 std::string ToText(const v1::StatusResponse& response, WallTime now);
 std::string ToText(const v1::InitResult& result);

@@ -140,6 +140,8 @@ void AddVmCommands(CLI::App& app, Context& context) {
       ->type_name("STATE");
   AddJsonFlag(verb, context);
 
+  AddWatchCommand(*vm, context);
+
   auto shown = std::make_shared<std::string>();
   verb = AddVerb(*vm, context, "show", "One VM: its handle, its cost, the end of its console",
                  "hatchery vm show vm-0123456789abcdef",

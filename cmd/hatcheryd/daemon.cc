@@ -119,6 +119,15 @@ std::string TcpEndpoint(const Config& config, int port) {
          std::to_string(port);
 }
 
+// A second signal: whoever sends it does not want to wait. That is as good as a crash, which the
+// next start makes good.
+void EndAtOnce(const boost::system::error_code& error, int signal) {
+  if (error) return;
+  log::Warning({}, std::string("ending at once: ") + strsignal(signal) +
+                       " again; what is half done is seen to at the next start");
+  std::_Exit(1);
+}
+
 // Everything that the daemon consists of, in the order in which it stands on what is above it.
 class Daemon {
  public:
@@ -160,6 +169,8 @@ class Daemon {
 
   Task<void> Run() {
     asio::signal_set signals(executor_, SIGTERM, SIGINT);
+    // Before any VM is touched: nothing is wrong with them if we cannot serve.
+    CO_RETURN_IF_ERROR(cache::rpc::Server::CheckUnused(SocketPath(config_)));
     CO_RETURN_IF_ERROR(co_await cache_.Start(After(kStartTimeout)));
     cache::rpc::DaemonInfo info{HATCHERY_VERSION, paths_.root.string(),
                                 std::string(driver_->name()), std::chrono::steady_clock::now()};
@@ -171,12 +182,13 @@ class Daemon {
                         TcpEndpoint(config_, (*server)->tcp_port()));
       auto [error, signal] = co_await signals.async_wait(asio::as_tuple(asio::use_awaitable));
       log::Info({}, std::string("stopping: ") + (error ? error.message() : strsignal(signal)));
+      signals.async_wait(EndAtOnce);
       (*server)->StopAccepting();
     }
     const auto deadline = After(kStopTimeout);
     co_await cache_.Drain(deadline);
     if (server) co_await (*server)->Stop(After(kLastCalls));
-    co_await cache_.Stop(deadline);
+    co_await cache_.Stop(deadline, /*leave_all=*/!server);
     if (!server) co_return std::unexpected(server.error());
     log::Info({}, "stopped");
     co_return Result<void>();

@@ -10,14 +10,13 @@ Result<std::unique_ptr<Vm>> FakeDriver::Create(VmConfig config) {
                                   std::make_shared<Machine>(host_.executor(), std::move(valid)));
 }
 
-Task<std::unique_ptr<Vm>> FakeDriver::Adopt(std::string handle, Deadline deadline) {
+Result<std::unique_ptr<Vm>> FakeDriver::Find(const std::string& handle) {
   constexpr std::string_view kOurs = "fake 1 ";
-  if (handle.starts_with('{')) co_return FailedPrecondition("the VM belongs to another driver");
-  if (!handle.starts_with(kOurs)) co_return DataLoss("the handle of a VM cannot be read");
-  const auto machine = host_.Find(VmId(handle.substr(kOurs.size())));
-  CO_RETURN_IF_ERROR(co_await host_.Meet(Verb::kAdopt, machine, deadline));
-  if (!machine) co_return NotFound("the VM is gone");
-  co_return std::make_unique<FakeVm>(host_, machine);
+  if (handle.starts_with('{')) return FailedPrecondition("the VM belongs to another driver");
+  if (!handle.starts_with(kOurs)) return DataLoss("the handle of a VM cannot be read");
+  auto machine = host_.Find(VmId(handle.substr(kOurs.size())));
+  if (!machine) return NotFound("the VM is gone");
+  return std::make_unique<FakeVm>(host_, std::move(machine), /*found=*/true);
 }
 
 Task<Fingerprint> FakeDriver::Describe(const VmConfig& given, Deadline deadline) {
@@ -29,6 +28,16 @@ Task<Fingerprint> FakeDriver::Describe(const VmConfig& given, Deadline deadline)
   print["vcpus"] = std::to_string(config.vcpus) + " of " + std::to_string(config.max_vcpus);
   print["memory"] = ToString(config.memory) + " of " + ToString(config.max_memory);
   co_return print;
+}
+
+std::vector<Stray> FakeDriver::FindStrays(const std::filesystem::path& run_root) {
+  std::vector<Stray> found = host_.strays;
+  for (const auto& id : host_.live()) {
+    const auto machine = host_.Find(id);
+    if (machine->config.run_dir.parent_path() != run_root) continue;
+    found.push_back({id, {.pid = machine->pid}});
+  }
+  return found;
 }
 
 bool FakeDriver::MayHave(Accelerator accelerator) const {

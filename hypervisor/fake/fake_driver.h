@@ -17,9 +17,13 @@ class FakeDriver final : public Driver {
 
   std::string_view name() const override { return "fake"; }
   Result<std::unique_ptr<Vm>> Create(VmConfig config) override;
-  Task<std::unique_ptr<Vm>> Adopt(std::string handle, Deadline deadline) override;
+  Result<std::unique_ptr<Vm>> Find(const std::string& handle) override;
   Task<Fingerprint> Describe(const VmConfig& config, Deadline deadline) override;
   bool MayHave(Accelerator accelerator) const override;
+  // The host's live VMs below `run_root`, and what the test says there is.
+  std::vector<Stray> FindStrays(const std::filesystem::path& run_root) override;
+  void RemoveRemains(const std::filesystem::path&,
+                     const std::function<bool(const VmId&)>&) override {}
 
  private:
   FakeHost& host_;

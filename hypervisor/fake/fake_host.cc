@@ -20,6 +20,28 @@ Result<void> FakeHost::Kill(const VmId& id, ExitReason reason) {
   return {};
 }
 
+Result<void> FakeHost::Freeze(const VmId& id) {
+  const auto machine = Find(id);
+  if (!machine) return NotFound("no VM " + id.str() + " runs");
+  machine->frozen = true;
+  return {};
+}
+
+Result<void> FakeHost::Thaw(const VmId& id) {
+  const auto machine = Find(id);
+  if (!machine) return NotFound("no VM " + id.str() + " runs");
+  machine->frozen = false;
+  machine->thawed.NotifyAll();
+  return {};
+}
+
+Result<void> FakeHost::Cut(const VmId& id) {
+  const auto machine = Find(id);
+  if (!machine) return NotFound("no VM " + id.str() + " runs");
+  ++machine->cuts;
+  return {};
+}
+
 Result<void> FakeHost::Print(const VmId& id, std::string_view text) {
   const auto machine = Find(id);
   if (!machine) return NotFound("no VM " + id.str() + " runs");
@@ -44,6 +66,7 @@ Result<void> FakeHost::Add(std::shared_ptr<Machine> machine) {
 void FakeHost::End(Machine& machine, ExitReason reason) {
   machine.state = VmState::kStopped;
   machine.exit.Set(std::move(reason));
+  machine.thawed.NotifyAll();
   // Last: it may hold the only reference.
   const auto it = machines_.find(machine.config.id);
   if (it != machines_.end() && it->second.get() == &machine) machines_.erase(it);
@@ -56,6 +79,9 @@ Task<void> FakeHost::Meet(Verb verb, std::shared_ptr<Machine> machine, Deadline 
     CO_RETURN_IF_ERROR(
         co_await SleepFor(Sooner(done, deadline) - std::chrono::steady_clock::now()));
     if (done > deadline) co_return DeadlineExceeded("deadline exceeded");
+  }
+  while (machine && machine->frozen && !machine->exit.has_value() && verb != Verb::kStop) {
+    CO_RETURN_IF_ERROR(co_await machine->thawed.Wait(deadline));
   }
   const bool has_ended = machine && machine->exit.has_value() && verb != Verb::kStop;
   if (has_ended) co_return Unavailable("the fake VMM has ended");

@@ -29,8 +29,9 @@ enum class Verb {
   kRemoveVcpus,
   kRemoveMemory,
   kStats,
+  kWait,
   kStop,
-  kAdopt,
+  kReconnect,
   kDescribe,
 };
 inline constexpr std::size_t kVerbs = static_cast<std::size_t>(Verb::kDescribe) + 1;
@@ -48,7 +49,8 @@ struct Fault {
 
 // One VMM, as it would be if it were a process.
 struct Machine {
-  Machine(Executor executor, VmConfig c) : config(std::move(c)), exit(std::move(executor)) {}
+  Machine(Executor executor, VmConfig c)
+      : config(std::move(c)), exit(executor), thawed(std::move(executor)) {}
   VmConfig config;
   VmState state = VmState::kCreated;
   pid_t pid = -1;
@@ -56,6 +58,9 @@ struct Machine {
   std::vector<Bytes> dimms;
   std::string console;
   OneShot<ExitReason> exit;
+  bool frozen = false;
+  Notifier thawed;
+  std::size_t cuts = 0;  // how often its control channel was cut
 };
 
 class FakeHost {
@@ -73,6 +78,11 @@ class FakeHost {
   // The VMM ends as if killed, or as if the guest had ended. kNotFound when there is none.
   Result<void> Kill(const VmId& id,
                     ExitReason reason = {ExitReason::Kind::kVmmExited, "killed by the test"});
+  // The VMM answers nobody until it is thawed, as if stopped by a signal; it can be ended.
+  Result<void> Freeze(const VmId& id);
+  Result<void> Thaw(const VmId& id);
+  // Its control channel is lost; Reconnect() opens another.
+  Result<void> Cut(const VmId& id);
   // What the guest prints.
   Result<void> Print(const VmId& id, std::string_view text);
 
@@ -85,6 +95,8 @@ class FakeHost {
   // What Describe() answers, besides what depends on the config.
   Fingerprint fingerprint = {{"vmm.version", "fake 1"}, {"machine", "fake"}};
   bool may_have_kvm = false;
+  // Processes that Driver::FindStrays() names besides the live VMs.
+  std::vector<Stray> strays;
   // What Vm::Supports() denies.
   std::set<std::pair<Resource, Operation>> unsupported;
 

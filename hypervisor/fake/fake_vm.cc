@@ -72,6 +72,23 @@ Task<void> FakeVm::Start(Deadline deadline) {
   co_return Result<void>();
 }
 
+bool FakeVm::reachable() const {
+  return reached_ && cuts_ == machine_->cuts && machine_->state != VmState::kCreated &&
+         !machine_->exit.has_value();
+}
+
+Task<void> FakeVm::Reconnect(Deadline deadline) {
+  const auto m = machine_;
+  if (m->state == VmState::kCreated || m->state == VmState::kStopped) {
+    co_return Require(*m, "be reached again", {});
+  }
+  CO_RETURN_IF_ERROR(co_await host_.Meet(Verb::kReconnect, m, deadline));
+  if (m->exit.has_value()) co_return Unavailable("the fake VMM has ended");
+  reached_ = true;
+  cuts_ = m->cuts;
+  co_return Result<void>();
+}
+
 Task<void> FakeVm::Load(int state_fd, Deadline deadline) {
   const auto m = machine_;
   CO_RETURN_IF_ERROR(Require(*m, "load a state", {VmState::kLoading}));
@@ -201,6 +218,7 @@ std::string FakeVm::ConsoleTail(Bytes size) const {
 
 Task<ExitReason> FakeVm::Wait(Deadline deadline) {
   const auto m = machine_;
+  CO_RETURN_IF_ERROR(co_await host_.Meet(Verb::kWait, nullptr, deadline));
   co_return co_await m->exit.Wait(deadline);
 }
 

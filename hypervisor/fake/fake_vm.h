@@ -11,15 +11,19 @@ namespace hatchery::hypervisor::fake {
 
 class FakeVm final : public Vm {
  public:
-  // `host` outlives the VM.
-  FakeVm(FakeHost& host, std::shared_ptr<Machine> machine)
-      : host_(host), machine_(std::move(machine)) {}
+  // `host` outlives the VM. `found`: it was started by another object, and is yet to be reached.
+  FakeVm(FakeHost& host, std::shared_ptr<Machine> machine, bool found = false)
+      : host_(host), machine_(std::move(machine)), reached_(!found), cuts_(machine_->cuts) {}
 
   const VmConfig& config() const override { return machine_->config; }
-  VmState state() const override { return machine_->state; }
+  VmState state() const override {
+    return reached_ || machine_->exit.has_value() ? machine_->state : VmState::kFailed;
+  }
   // The agent's is where QEMU's would be: fake agents are found by it. Nothing listens there.
   Endpoints endpoints() const override;
   Task<void> Start(Deadline deadline) override;
+  bool reachable() const override;
+  Task<void> Reconnect(Deadline deadline) override;
   Task<void> Load(int state_fd, Deadline deadline) override;
   Task<void> Pause(Deadline deadline) override;
   Task<void> Resume(Deadline deadline) override;
@@ -40,6 +44,8 @@ class FakeVm final : public Vm {
  private:
   FakeHost& host_;
   std::shared_ptr<Machine> machine_;
+  bool reached_;
+  std::size_t cuts_;  // Machine::cuts when it was last reached
 };
 
 }  // namespace hatchery::hypervisor::fake

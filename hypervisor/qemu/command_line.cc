@@ -123,6 +123,8 @@ std::filesystem::path QmpSocket(const VmConfig& config) { return config.run_dir 
 std::filesystem::path ConsoleLog(const VmConfig& config) { return config.run_dir / "console.log"; }
 std::filesystem::path VmmLog(const VmConfig& config) { return config.run_dir / "vmm.log"; }
 
+std::string NameOf(const std::filesystem::path& run_dir) { return Escaped(run_dir.string()); }
+
 std::string_view CpuModel(Accelerator accelerator) {
   // erms: a guest that believes in fast "rep stosb" clears its pages byte by byte, which under
   // emulation are 4096 trips through the translator instead of 512.
@@ -155,7 +157,8 @@ std::string DeviceList(const VmConfig& config) {
 std::vector<std::string> CommandLine(const QemuOptions& options, const VmConfig& config,
                                      const InheritedSockets& sockets) {
   Argv argv = {options.binary};
-  Add(argv, "-name", "hatchery-" + Escaped(config.id.str()));
+  // How it is known as ours, and whose it is, when no record says so (strays.h).
+  Add(argv, "-name", NameOf(config.run_dir));
   // Nothing that is not asked for here: no default devices, no /etc/qemu, no display. A guest that
   // reboots ends: what would come up again is not the VM that was handed out.
   for (const char* flag : {"-nodefaults", "-no-user-config", "-nographic", "-no-reboot"}) {

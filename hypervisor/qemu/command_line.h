@@ -39,6 +39,9 @@ std::filesystem::path QmpSocket(const VmConfig& config);    // qmp.sock
 std::filesystem::path ConsoleLog(const VmConfig& config);   // console.log: what the guest printed
 std::filesystem::path VmmLog(const VmConfig& config);       // vmm.log: what QEMU printed
 
+// What follows -name, which is the first option of every VMM: its VM's run_dir.
+std::string NameOf(const std::filesystem::path& run_dir);
+
 // The whole argv of a validated config.
 std::vector<std::string> CommandLine(const QemuOptions& options, const VmConfig& config,
                                      const InheritedSockets& sockets);

@@ -18,6 +18,8 @@ using std::chrono::seconds;
 
 // How long a process whose channel has closed, or that was killed, may take to be gone.
 constexpr auto kExitGrace = seconds(5);
+// How long one whose channel has closed is taken to be ending, as nearly all are.
+constexpr auto kChannelGrace = seconds(1);
 // How much of QEMU's own output goes into an error, and of the console is searched for a panic.
 constexpr Bytes kWords = Bytes::KiB(1);
 constexpr Bytes kConsoleSearched = Bytes::KiB(16);
@@ -67,7 +69,7 @@ void Instance::Connect(UniqueFd socket) {
                                                         .on_close =
                                                             [weak] {
                                                               if (const auto self = weak.lock())
-                                                                self->changed.NotifyAll();
+                                                                self->OnChannelClosed();
                                                             }});
 }
 
@@ -126,6 +128,23 @@ void Instance::OnDeviceDeleted(const QmpEvent& event) {
   }
 }
 
+// QEMU closes the channel as it ends, which is seen by itself. One that lives on has said what is
+// no QMP, or was made to: it runs, but nothing can be asked of it any more.
+void Instance::OnChannelClosed() {
+  changed.NotifyAll();
+  asio::co_spawn(
+      executor_,
+      [](std::shared_ptr<Instance> self) -> asio::awaitable<void> {
+        if (co_await self->exit.Wait(After(kChannelGrace)) || self->detached) co_return;
+        if (self->state == VmState::kRunning || self->state == VmState::kPaused) {
+          self->state = VmState::kFailed;
+          log::Warning({.vm = self->config.id.str()},
+                       "QEMU lives, but its control channel is lost");
+        }
+      }(shared_from_this()),
+      asio::detached);
+}
+
 void Instance::OnStop() {
   // Pause() sets its state when the command has been answered; QEMU tells of the stop before.
   asio::co_spawn(
@@ -136,11 +155,13 @@ void Instance::OnStop() {
       asio::detached);
 }
 
-// QEMU stops a guest by itself when it cannot go on: emulation failed under KVM, a disk is full.
-// It stays alive and would look like a paused VM for ever.
 Task<void> Instance::LookWhyStopped() {
   ASSIGN_OR_CO_RETURN(const Json status, co_await Execute("query-status", {}, After(kExitGrace)));
-  const std::string run_state = Text(status, "status");
+  (void)EndIfBroken(Text(status, "status"));
+  co_return Result<void>();
+}
+
+bool Instance::EndIfBroken(const std::string& run_state) {
   for (const char* broken : {"internal-error", "io-error", "guest-panicked", "watchdog"}) {
     if (run_state != broken) continue;
     broken_state_ = run_state;
@@ -148,8 +169,9 @@ Task<void> Instance::LookWhyStopped() {
     state = VmState::kFailed;
     log::Warning({.vm = config.id.str()}, "QEMU stopped the guest: " + run_state);
     if (process) (void)process->Signal(SIGKILL);
+    return true;
   }
-  co_return Result<void>();
+  return false;
 }
 
 asio::awaitable<void> Instance::Finish() {

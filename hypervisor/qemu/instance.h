@@ -53,6 +53,9 @@ class Instance : public std::enable_shared_from_this<Instance> {
 
   // The state after a verb that failed; `error` with `what`, and QEMU's last words if it has gone.
   Task<void> Fail(std::string what, Error error);
+  // QEMU stops a guest by itself when it cannot go on: emulation failed under KVM, a disk is full.
+  // It stays alive and would look like a paused VM for ever. If `run_state` is such a one, ends it.
+  bool EndIfBroken(const std::string& run_state);
   // Kills the process and waits for its end.
   Task<void> End(Deadline deadline);
 
@@ -66,6 +69,7 @@ class Instance : public std::enable_shared_from_this<Instance> {
   OneShot<ExitReason> exit;
   Notifier changed;  // an event came, or the channel or the process ended
 
+  bool greeted = false;                     // the channel has been used since it was opened
   bool starting = false;                    // Start() says itself what became of the VM
   bool detached = false;                    // the QemuVm is gone: nobody watches the process
   bool stop_requested = false;              // by Stop()
@@ -79,6 +83,7 @@ class Instance : public std::enable_shared_from_this<Instance> {
   void OnEvent(const QmpEvent& event);
   void OnDeviceDeleted(const QmpEvent& event);
   void OnStop();
+  void OnChannelClosed();
   Task<void> LookWhyStopped();
   asio::awaitable<void> Finish();
   ExitReason Explain(const Result<ExitStatus>& status) const;

@@ -9,6 +9,7 @@
 
 #include "hypervisor/qemu/proc.h"
 #include "hypervisor/qemu/qemu_vm.h"
+#include "hypervisor/qemu/strays.h"
 
 namespace hatchery::hypervisor::qemu {
 
@@ -59,8 +60,8 @@ Result<std::unique_ptr<Vm>> QemuDriver::Create(VmConfig config) {
   return std::make_unique<QemuVm>(executor_, spawner_, options_, std::move(valid));
 }
 
-Task<std::unique_ptr<Vm>> QemuDriver::Adopt(std::string handle, Deadline deadline) {
-  return QemuVm::Adopt(spawner_, options_, std::move(handle), deadline);
+Result<std::unique_ptr<Vm>> QemuDriver::Find(const std::string& handle) {
+  return QemuVm::Find(executor_, spawner_, options_, handle);
 }
 
 Task<QemuDriver::About> QemuDriver::Ask(Deadline deadline) {
@@ -110,5 +111,15 @@ bool QemuDriver::MayHave(Accelerator accelerator) const {
   if (accelerator != Accelerator::kKvm) return true;
   return UniqueFd(::open("/dev/kvm", O_RDWR | O_CLOEXEC)).valid();
 }
+
+std::vector<Stray> QemuDriver::FindStrays(const std::filesystem::path& run_root) {
+  // A program that cannot be found runs nothing that we would know.
+  const auto program = FindProgram(options_.binary);
+  if (!program) return {};
+  return FindVmms({.proc = "/proc", .program = *program, .run_root = run_root});
+}
+
+void QemuDriver::RemoveRemains(const std::filesystem::path&,
+                               const std::function<bool(const VmId&)>&) {}
 
 }  // namespace hatchery::hypervisor::qemu

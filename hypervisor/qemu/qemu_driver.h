@@ -18,9 +18,12 @@ class QemuDriver final : public Driver {
 
   std::string_view name() const override { return "qemu"; }
   Result<std::unique_ptr<Vm>> Create(VmConfig config) override;
-  Task<std::unique_ptr<Vm>> Adopt(std::string handle, Deadline deadline) override;
+  Result<std::unique_ptr<Vm>> Find(const std::string& handle) override;
   Task<Fingerprint> Describe(const VmConfig& config, Deadline deadline) override;
   bool MayHave(Accelerator accelerator) const override;
+  std::vector<Stray> FindStrays(const std::filesystem::path& run_root) override;
+  void RemoveRemains(const std::filesystem::path& run_root,
+                     const std::function<bool(const VmId&)>& keep) override;
 
  private:
   // What QEMU says of itself.

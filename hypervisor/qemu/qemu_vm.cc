@@ -88,6 +88,7 @@ Task<void> Greet(InstancePtr vm, Deadline deadline) {
   if (config.boot_to_be_template || config.boot_from_template) {
     CO_RETURN_IF_ERROR(co_await EnableMigration(vm, deadline));
   }
+  vm->greeted = true;
   co_return Result<void>();
 }
 
@@ -120,14 +121,19 @@ Result<VmState> StateOf(std::string_view run_state) {
   return Unavailable("QEMU is in run state " + std::string(run_state));
 }
 
-Task<void> Reconnect(InstancePtr vm, Deadline deadline) {
+Task<void> ConnectAgain(InstancePtr vm, Deadline deadline) {
   ASSIGN_OR_CO_RETURN(UniqueFd control, ConnectUnix(QmpSocket(vm->config)));
   vm->Connect(std::move(control));
   CO_RETURN_IF_ERROR(co_await vm->qmp->Handshake(deadline));
   ASSIGN_OR_CO_RETURN(const Json status, co_await vm->Execute("query-status", {}, deadline));
-  ASSIGN_OR_CO_RETURN(const VmState state, StateOf(Text(status, "status")));
+  const std::string run_state = Text(status, "status");
+  // It did so while nobody was there to hear of it.
+  if (vm->EndIfBroken(run_state)) co_return Unavailable("QEMU stopped the guest: " + run_state);
+  ASSIGN_OR_CO_RETURN(const VmState state, StateOf(run_state));
   CO_RETURN_IF_ERROR(co_await LearnHotAdded(vm, deadline));
+  if (vm->exit.has_value()) co_return Unavailable("QEMU has ended");
   vm->state = state;
+  vm->greeted = true;
   co_return Result<void>();
 }
 
@@ -142,22 +148,32 @@ QemuVm::QemuVm(ProcessSpawner& spawner, QemuOptions options, InstancePtr vm)
 
 QemuVm::~QemuVm() { vm_->Detach(); }
 
-Task<std::unique_ptr<Vm>> QemuVm::Adopt(ProcessSpawner& spawner, QemuOptions options,
-                                        std::string handle, Deadline deadline) {
-  const auto executor = co_await asio::this_coro::executor;
-  ASSIGN_OR_CO_RETURN(HandleData data, DecodeHandle(handle));
-  ASSIGN_OR_CO_RETURN(auto process, Process::Adopt(executor, data.process));
+Result<std::unique_ptr<Vm>> QemuVm::Find(Executor executor, ProcessSpawner& spawner,
+                                         QemuOptions options, const std::string& handle) {
+  ASSIGN_OR_RETURN(HandleData data, DecodeHandle(handle));
+  ASSIGN_OR_RETURN(auto process, Process::Adopt(executor, data.process));
   auto instance = std::make_shared<Instance>(executor, std::move(data.config));
-  std::unique_ptr<QemuVm> vm(new QemuVm(spawner, std::move(options), instance));
-  CO_RETURN_IF_ERROR(instance->Watch(std::move(process)));
-  if (auto reconnected = co_await Reconnect(instance, deadline); !reconnected) {
-    if (reconnected.error().code == Code::kCancelled) {
-      co_return std::unexpected(reconnected.error());
-    }
-    if (instance->exit.has_value()) co_return NotFound("QEMU ended while it was taken over");
-    (void)co_await instance->Fail("adopting", reconnected.error());
-  }
-  co_return std::unique_ptr<Vm>(std::move(vm));
+  instance->state = VmState::kFailed;
+  RETURN_IF_ERROR(instance->Watch(std::move(process)));
+  return std::unique_ptr<Vm>(new QemuVm(spawner, std::move(options), std::move(instance)));
+}
+
+bool QemuVm::reachable() const {
+  return vm_->greeted && vm_->qmp && vm_->qmp->open() && !vm_->exit.has_value();
+}
+
+Task<void> QemuVm::Reconnect(Deadline deadline) {
+  const InstancePtr vm = vm_;
+  CO_RETURN_IF_ERROR(
+      Require(*vm, "be reached again",
+              {VmState::kLoading, VmState::kRunning, VmState::kPaused, VmState::kFailed}));
+  if (!vm->process) co_return FailedPrecondition("it has no VMM");
+  vm->greeted = false;
+  auto again = co_await ConnectAgain(vm, deadline);
+  if (again) co_return again;
+  // QEMU serves one connection at a time: a dead one must not be in the way of the next.
+  if (vm->qmp) vm->qmp->Close();
+  co_return again;
 }
 
 Endpoints QemuVm::endpoints() const {

@@ -17,14 +17,16 @@ class QemuVm final : public Vm {
   QemuVm(Executor executor, ProcessSpawner& spawner, QemuOptions options, VmConfig config);
   ~QemuVm() override;
 
-  // See Driver::Adopt().
-  static Task<std::unique_ptr<Vm>> Adopt(ProcessSpawner& spawner, QemuOptions options,
-                                         std::string handle, Deadline deadline);
+  // See Driver::Find().
+  static Result<std::unique_ptr<Vm>> Find(Executor executor, ProcessSpawner& spawner,
+                                          QemuOptions options, const std::string& handle);
 
   const VmConfig& config() const override { return vm_->config; }
   VmState state() const override { return vm_->state; }
   Endpoints endpoints() const override;
   Task<void> Start(Deadline deadline) override;
+  bool reachable() const override;
+  Task<void> Reconnect(Deadline deadline) override;
   Task<void> Load(int state_fd, Deadline deadline) override;
   Task<void> Pause(Deadline deadline) override;
   Task<void> Resume(Deadline deadline) override;

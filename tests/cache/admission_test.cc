@@ -371,6 +371,16 @@ TEST_F(AdmissionTest, AcquiresThatNeedAClonePassOneByOne) {
   Join(beside);
 }
 
+TEST_F(AdmissionTest, StopsWhileAVmIsBeingMeasured) {
+  ASSERT_TRUE(Init(1).has_value());
+  outside_.host.Inject(Verb::kStats, {Fault::Kind::kHang});
+  const auto before = outside_.host.calls(Verb::kStats);
+  while (outside_.host.calls(Verb::kStats) == before) {
+    ASSERT_TRUE(Run(SleepFor(std::chrono::milliseconds(1))).has_value());
+  }
+  Finish();
+}
+
 // Whatever happens, the sums are what a recount gives.
 TEST_F(AdmissionTest, SumsEqualARecountAfterAnything) {
   settings_.limits.tenant_leases = 6;

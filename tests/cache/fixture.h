@@ -122,6 +122,16 @@ class CacheFixture : public testing::Test {
     outside_.store.before_write = nullptr;
   }
 
+  // Lets the loop run until `met()`, which is asked every millisecond. False if it takes too long.
+  bool Eventually(const std::function<bool()>& met) {
+    const auto give_up = After(kLong);
+    while (!met()) {
+      if (std::chrono::steady_clock::now() > give_up) return false;
+      (void)Run(SleepFor(std::chrono::milliseconds(1)));
+    }
+    return true;
+  }
+
   Cache& cache() { return under_test_->cache; }
 
   Result<Cache::Initialised> Init(std::uint32_t pool, std::string name = "") {

@@ -1,6 +1,7 @@
 // What a new daemon makes of what the last one left.
 #include <fcntl.h>
 #include <gmock/gmock.h>
+#include <unistd.h>
 
 #include "tests/cache/fixture.h"
 
@@ -66,10 +67,15 @@ TEST_F(RecoveryTest, ALeaseWhoseVmDiedIsClosedAndItsRequestRemembered) {
 
 TEST_F(RecoveryTest, RecordsOfAnotherBootAreSwept) {
   ASSERT_TRUE(Init(1).has_value());
+  const auto leased = Acquire({.request_id = RequestId("r1")})->vm->id();
+  ASSERT_TRUE(Fill().has_value());
   const auto before = cache().catalog().DigestOf("default").value();
   Die();
   for (const auto& id : outside_.host.live()) ASSERT_TRUE(outside_.host.Kill(id).has_value());
   Begin("boot-2");
+  EXPECT_EQ(cache().vms().Find(leased), nullptr);
+  EXPECT_TRUE(outside_.store.Scan(Table::kLeases).value().empty());
+  EXPECT_EQ(Acquire({.request_id = RequestId("r1")}).error().code, Code::kFailedPrecondition);
   ASSERT_TRUE(Fill().has_value());
   ExpectVms(1);
   EXPECT_EQ(cache().catalog().DigestOf("default").value(), before);
@@ -107,8 +113,10 @@ TEST_F(RecoveryTest, EndsAStrayProcessOfOursAndNoOther) {
     kept_.emplace_back(fds[1]);
     return process;
   };
-  auto stray = spawn("path=" + (folder / "console.log").string() + ",append=on");
-  auto other = spawn(outside_.dir.path().string() + "/elsewhere");
+  auto stray = spawn("a VMM");
+  outside_.host.strays = {{VmId("vm-stray"), stray->identity()}};
+  // Somebody who looks at what it printed.
+  auto other = spawn((folder / "console.log").string());
   Begin();
   EXPECT_TRUE(Run(stray->Wait(After(kLong))).has_value());
   auto still_there = Run(other->Wait(After(std::chrono::milliseconds(1))));
@@ -116,6 +124,80 @@ TEST_F(RecoveryTest, EndsAStrayProcessOfOursAndNoOther) {
   EXPECT_EQ(still_there.error().code, Code::kDeadlineExceeded);
   EXPECT_TRUE(Run(other->Kill(After(kLong))).has_value());
   ExpectVms(0);
+}
+
+TEST_F(RecoveryTest, AHalfEndedVmIsDestroyedAndItsRequestClosed) {
+  ASSERT_TRUE(Init(0).has_value());
+  auto released = Acquire({.request_id = RequestId("r1")})->vm->record;
+  Die();
+  // As it is on record when its lease has ended, and its VMM not yet.
+  released.set_phase(record::VM_PHASE_RELEASED);
+  RecordBatch batch(WritePoint::kVmReleased);
+  batch.Put(released);
+  batch.DeleteLease(LeaseId(released.lease_id()));
+  ASSERT_TRUE(batch.Commit(outside_.store).has_value());
+  Begin();
+  ASSERT_TRUE(Eventually([&] { return cache().vms().size() == 0; }));
+  ExpectVms(0);
+  EXPECT_EQ(Acquire({.request_id = RequestId("r1")}).error().code, Code::kFailedPrecondition);
+}
+
+TEST_F(RecoveryTest, WhatIsNoVmsFolderIsLeftAlone) {
+  const auto notes = outside_.dir.path() / "vms" / "notes";
+  const auto stray = outside_.dir.path() / "vms" / "vm-gone";
+  ASSERT_TRUE(MakeDirectories(notes).has_value());
+  ASSERT_TRUE(MakeDirectories(stray).has_value());
+  Die();
+  Begin();
+  EXPECT_TRUE(fs::exists(notes));
+  EXPECT_FALSE(fs::exists(stray));
+}
+
+TEST_F(RecoveryTest, AnAcquireFromThePoolNeedsNoTemplateInMemory) {
+  ASSERT_TRUE(Init(1).has_value());
+  Die();
+  Begin();
+  // Nor could it be had.
+  const auto digest = cache().catalog().DigestOf("default").value();
+  const auto file = outside_.dir.path() / "templates" / digest.str() / "memory";
+  ASSERT_EQ(::truncate(file.c_str(), 0), 0);
+  const auto acquired = Acquire();
+  ASSERT_TRUE(acquired.has_value()) << ToString(acquired.error());
+  EXPECT_EQ(acquired->source, Source::kPool);
+}
+
+TEST_F(RecoveryTest, ATemplatesMemoryIsTakenBackFromAClone) {
+  outside_.host.pid = ::getpid();  // whose descriptors are looked through
+  ASSERT_TRUE(Init(0).has_value());
+  ASSERT_TRUE(Acquire().has_value());
+  const auto digest = cache().catalog().DigestOf("default").value();
+  const UniqueFd clones = Duplicate(cache().catalog().IfLoaded("default")->memory_fd()).value();
+  Die();
+  Begin();
+  // Nothing else has it any more.
+  const auto file = outside_.dir.path() / "templates" / digest.str() / "memory";
+  ASSERT_EQ(::truncate(file.c_str(), 0), 0);
+  const auto acquired = Acquire();
+  ASSERT_TRUE(acquired.has_value()) << ToString(acquired.error());
+  EXPECT_EQ(acquired->source, Source::kClone);
+}
+
+TEST_F(RecoveryTest, AStartThatIsNotServedLeavesWarmVms) {
+  ASSERT_TRUE(Init(2).has_value());
+  Die();
+  settings_.keep_warm_on_stop = false;
+  Begin();
+  Run([](Cache& cache) -> Task<void> {
+    co_await cache.Drain(After(kLong));
+    co_await cache.Stop(After(kLong), /*leave_all=*/true);
+    co_return Result<void>();
+  }(cache()))
+      .value();
+  under_test_.reset();
+  EXPECT_EQ(outside_.host.live().size(), 2u);
+  settings_.keep_warm_on_stop = true;
+  Begin();
+  ExpectVms(2);
 }
 
 TEST_F(RecoveryTest, RequestIdsAreForgottenAnHourAfterTheirLease) {

@@ -63,9 +63,11 @@ TEST_F(VmsTest, EveryStepIsRecordedBeforeItHappens) {
 
 TEST_F(VmsTest, ACloneThatFailsAtAnyVerbLeavesNothing) {
   ASSERT_TRUE(Init(0).has_value());
+  const auto digest = cache().catalog().DigestOf("default")->str();
   for (const Verb verb : {Verb::kStart, Verb::kLoad, Verb::kResume, Verb::kPause}) {
     for (const auto kind : {Fault::Kind::kFail, Fault::Kind::kVmmDies}) {
       outside_.host.Inject(verb, {kind, {Code::kInternal, "injected"}}, 3);
+      cache().vms().quarantine().Forget(digest);
       EXPECT_FALSE(Acquire().has_value()) << static_cast<int>(verb);
       Run(cache().vms().EndAll([](const VmEntry&) { return true; }, "", After(kLong))).value();
       ExpectVms(0);

@@ -24,6 +24,11 @@ class FakeCache final : public v1::Cache::Service {
   std::function<grpc::Status(const v1::ExecRequest&, v1::ExecResponse&)> on_exec;
   // Called when Exec() has begun; Exec() then returns only once its caller has gone.
   std::function<void()> on_exec_hanging;
+  // What a Watch() sends and how it ends; the request, and whether its client is still there.
+  std::function<grpc::Status(const v1::WatchRequest&, grpc::ServerContext&,
+                             grpc::ServerWriter<v1::WatchResponse>&)>
+      on_watch;
+  std::uint64_t revision = 1;  // of the list
   grpc::Status release_status;
   v1::VmStats stats;
 
@@ -131,7 +136,13 @@ class FakeCache final : public v1::Cache::Service {
                        v1::ListVmsResponse* response) override {
     const std::lock_guard lock(mutex_);
     for (const auto& [id, vm] : vms_) *response->add_vms() = vm;
+    response->set_revision(revision);
     return grpc::Status::OK;
+  }
+
+  grpc::Status Watch(grpc::ServerContext* context, const v1::WatchRequest* request,
+                     grpc::ServerWriter<v1::WatchResponse>* writer) override {
+    return on_watch(*request, *context, *writer);
   }
 
   grpc::Status Exec(grpc::ServerContext* context, const v1::ExecRequest* request,

@@ -55,7 +55,7 @@ constexpr const char* kDevices = R"(-chardev socket,id=agent,fd=10,server=on,wai
 -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny
 )";
 constexpr const char* kBoard = R"(qemu
--name hatchery-vm-1
+-name /run/vm-1
 -nodefaults
 -no-user-config
 -nographic

@@ -368,6 +368,24 @@ TEST_P(DriverContract, AnotherDriverTakesOver) {
   EXPECT_EQ(Run(driver->Adopt(handle, Soon())).error().code, Code::kNotFound);
 }
 
+TEST_P(DriverContract, FindsItsVmmsWithoutARecord) {
+  auto vm = Started(Cold());
+  const auto id = vm->config().id;
+  const auto root = vm->config().run_dir.parent_path();
+  const auto driver = world_->AnotherDriver();
+  const auto found = driver->FindStrays(root);
+  ASSERT_EQ(found.size(), 1u);
+  EXPECT_EQ(found[0].id, id);
+  EXPECT_EQ(found[0].process.pid, vm->endpoints().pid);
+  EXPECT_TRUE(driver->FindStrays(root.parent_path()).empty()) << "another daemon's";
+  EXPECT_TRUE(driver->FindStrays(root / "elsewhere").empty());
+  // What is known is left alone.
+  driver->RemoveRemains(root, [&](const VmId& other) { return other == id; });
+  EXPECT_EQ(world_->Alive(), 1u);
+  Stop(*vm);
+  EXPECT_TRUE(driver->FindStrays(root).empty());
+}
+
 TEST_P(DriverContract, AdoptsAWaitingCloneAndItsCrash) {
   const Saved saved = SaveTemplate();
   auto vm = Started(Clone(saved.memory.get()));

@@ -117,6 +117,51 @@ TEST_F(StoreTest, WhatIsPublishedComesBackAfterARestart) {
   }
 }
 
+class TakeBackTest : public StoreTest {
+ protected:
+  static ino_t FileOf(int fd) {
+    struct stat info{};
+    EXPECT_EQ(::fstat(fd, &info), 0);
+    return info.st_ino;
+  }
+  // A store that has not loaded it, and is told that this process holds it.
+  std::unique_ptr<Store> Restarted() {
+    auto store = Open();
+    store->SetHolders([](const TemplateDigest&) { return std::vector<pid_t>{::getpid()}; });
+    return store;
+  }
+};
+
+TEST_F(TakeBackTest, MemoryThatACloneHoldsIsNotReadAgain) {
+  const auto clones = Publish(*Open()).value();
+  auto store = Restarted();
+  const auto loaded = Load(*store, clones->manifest().digest);
+  ASSERT_TRUE(loaded.has_value()) << ToString(loaded.error());
+  EXPECT_EQ(FileOf((*loaded)->memory_fd()), FileOf(clones->memory_fd()));
+}
+
+TEST_F(TakeBackTest, MemoryThatIsNotTheTemplatesIsRefused) {
+  const TemplateDigest digest = Published(*Open());
+  // Sealed and of the right size, as only one page of it is wrong.
+  UniqueFd tampered = Memory();
+  Put(tampered.get(), 'x', 4 * kChunk.count());
+  ASSERT_TRUE(SealMemory(tampered.get()).has_value());
+  auto store = Restarted();
+  const auto loaded = Load(*store, digest);
+  ASSERT_TRUE(loaded.has_value()) << ToString(loaded.error());
+  EXPECT_NE(FileOf((*loaded)->memory_fd()), FileOf(tampered.get()));
+  EXPECT_TRUE(ReadSparse((*loaded)->memory_fd(), 4 * kChunk.count(), kPage).value().empty());
+}
+
+TEST_F(TakeBackTest, MemoryThatCouldStillChangeIsRefused) {
+  const TemplateDigest digest = Published(*Open());
+  const UniqueFd writable = Memory();
+  auto store = Restarted();
+  const auto loaded = Load(*store, digest);
+  ASSERT_TRUE(loaded.has_value()) << ToString(loaded.error());
+  EXPECT_NE(FileOf((*loaded)->memory_fd()), FileOf(writable.get()));
+}
+
 TEST_F(StoreTest, ZerosOccupyNothingInMemoryOrOnDisk) {
   auto store = Open();
   auto published = Publish(*store).value();
