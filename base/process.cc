@@ -188,6 +188,18 @@ std::vector<char*> Pointers(const std::vector<std::string>& strings) {
   return pointers;
 }
 
+// Close-on-exec does not see to it: gRPC accepts its connections without, and a client whose
+// connection lives on in a VMM never learns that the daemon has died.
+void CloseAllBut(std::vector<int> kept, posix_spawn_file_actions_t* actions) {
+  std::ranges::sort(kept);
+  int next = STDERR_FILENO + 1;
+  for (const int fd : kept) {
+    for (; next < fd; ++next) posix_spawn_file_actions_addclose(actions, next);
+    next = std::max(next, fd + 1);
+  }
+  posix_spawn_file_actions_addclosefrom_np(actions, next);
+}
+
 }  // namespace
 
 Result<confine::Description> Describe(const Confinement& c) {
@@ -285,17 +297,17 @@ Result<std::unique_ptr<Process>> PosixSpawner::Spawn(const SpawnRequest& request
   // dup2 of a descriptor onto itself clears its close-on-exec flag in the child (glibc 2.29 on).
   for (int fd : request.inherit) posix_spawn_file_actions_adddup2(&plan.actions, fd, fd);
   std::vector<std::string> command = request.argv;
+  std::vector<int> kept = request.inherit;
   if (request.confinement) {
     ASSIGN_OR_RETURN(command, ThroughLauncher(request));
     for (int fd : request.confinement->cgroups) {
       posix_spawn_file_actions_adddup2(&plan.actions, fd, fd);
+      kept.push_back(fd);
     }
   }
+  CloseAllBut(std::move(kept), &plan.actions);
   posix_spawn_file_actions_addchdir_np(&plan.actions, request.cwd.c_str());
 
-  // gRPC's connections are not close-on-exec, nor is what our own parent left open. The launcher
-  // and the zygote close what may be opened between this and the fork.
-  ::close_range(3, std::numeric_limits<unsigned>::max(), CLOSE_RANGE_CLOEXEC);
   auto argv = Pointers(command);
   auto env = Pointers(request.env);
   pid_t pid = -1;

@@ -144,11 +144,12 @@ class Daemon {
   Daemon(asio::io_context& io, const Config& config, cache::Access access,
          std::unique_ptr<cache::KvStore> store, std::unique_ptr<WorkerPool> workers,
          std::unique_ptr<tmpl::Store> templates, std::shared_ptr<hypervisor::Isolation> isolation,
-         std::string host_boot_id)
+         std::string host_boot_id, const Clock* clock)
       : executor_(io.get_executor()),
         config_(config),
         access_(std::move(access)),
         paths_(config.state_dir),
+        clock_(clock != nullptr ? *clock : system_clock_),
         workers_(std::move(workers)),
         spawner_(executor_),
         store_(std::move(store)),
@@ -263,7 +264,8 @@ class Daemon {
   const Config& config_;
   const cache::Access access_;
   StatePaths paths_;
-  SystemClock clock_;
+  SystemClock system_clock_;
+  const Clock& clock_;
   cache::KernelHostMemory host_memory_;
   std::unique_ptr<WorkerPool> workers_;
   PosixSpawner spawner_;
@@ -291,7 +293,7 @@ StatePaths::StatePaths(const std::filesystem::path& state_dir)
       vms(state_dir / "vms"),
       accelerator(state_dir / "accelerator.json") {}
 
-Result<void> RunDaemon(const Config& config) {
+Result<void> RunDaemon(const Config& config, const Seams& seams) {
   RaiseFileLimit();
   std::signal(SIGPIPE, SIG_IGN);  // a client that goes away is an error code, not our end
   // What cannot be is said before anything is touched.
@@ -310,10 +312,11 @@ Result<void> RunDaemon(const Config& config) {
   asio::io_context io(1);
   auto workers = std::make_unique<WorkerPool>(std::max(2u, std::thread::hardware_concurrency()));
   ASSIGN_OR_RETURN(auto store, cache::OpenRocksDb(paths.metadata));
+  if (seams.wrap_store) store = seams.wrap_store(std::move(store));
   ASSIGN_OR_RETURN(auto templates, tmpl::Store::Open(paths.templates, *workers));
   ASSIGN_OR_RETURN(auto isolation, MakeIsolation(config));
   Daemon daemon(io, config, std::move(access), std::move(store), std::move(workers),
-                std::move(templates), std::move(isolation), host_boot_id);
+                std::move(templates), std::move(isolation), host_boot_id, seams.clock);
   return RunUntilDone(io, WithoutThrowing(daemon.Run()));
 }
 

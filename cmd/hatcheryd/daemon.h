@@ -4,8 +4,12 @@
 
 #include <boost/asio/io_context.hpp>
 #include <filesystem>
+#include <functional>
+#include <memory>
 
+#include "base/clock.h"
 #include "base/status.h"
+#include "cache/kv_store.h"
 #include "cmd/hatcheryd/config.h"
 
 namespace hatchery::daemon {
@@ -21,9 +25,17 @@ struct StatePaths {
   std::filesystem::path accelerator;  // which accelerator was seen to work
 };
 
+// What a test may put in the place of the daemon's own parts.
+struct Seams {
+  // Gets the metadata store as it was opened, gives the one that is used.
+  std::function<std::unique_ptr<cache::KvStore>(std::unique_ptr<cache::KvStore>)> wrap_store;
+  // Instead of the host's; outlives the daemon.
+  const Clock* clock = nullptr;
+};
+
 // Runs the daemon on the calling thread until SIGTERM or SIGINT, then stops it in order: no new
 // acquires, running ones finish, the server ends, warm VMs go (or stay, as configured), leased VMs
 // stay. Returns the error that kept it from starting.
-Result<void> RunDaemon(const Config& config);
+Result<void> RunDaemon(const Config& config, const Seams& seams = {});
 
 }  // namespace hatchery::daemon

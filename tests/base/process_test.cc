@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <unistd.h>
 
 #include "base/run.h"
 
@@ -50,13 +51,13 @@ TEST_F(ProcessTest, AGrandchildThatKeepsThePipeOpenDoesNotOutlastTheDeadline) {
 }
 
 TEST_F(ProcessTest, TheChildInheritsOnlyWhatItIsGiven) {
-  int fds[2];
-  ASSERT_EQ(::pipe2(fds, O_CLOEXEC), 0);
-  UniqueFd given(fds[0]), kept(fds[1]);
+  // As libraries open them: without close-on-exec.
+  UniqueFd below(::dup(STDERR_FILENO)), given(::dup(STDERR_FILENO)), above(::dup(STDERR_FILENO));
   SpawnRequest request;
-  const std::string has = "/proc/self/fd/" + std::to_string(given.get());
-  const std::string lacks = "/proc/self/fd/" + std::to_string(kept.get());
-  request.argv = {"sh", "-c", "test -e " + has + " && test ! -e " + lacks};
+  const auto path = [](const UniqueFd& fd) { return "/proc/self/fd/" + std::to_string(fd.get()); };
+  request.argv = {
+      "sh", "-c",
+      "test -e " + path(given) + " && test ! -e " + path(below) + " && test ! -e " + path(above)};
   request.env = MinimalEnvironment();
   request.inherit = {given.get()};
   auto process = spawner_.Spawn(request);
