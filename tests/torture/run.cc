@@ -37,6 +37,12 @@ bool MountDisk(const fs::path& path, bool large) {
   return ::mount("tmpfs", path.c_str(), "tmpfs", MS_NOSUID | MS_NODEV, size) == 0;
 }
 
+// Between two deeds, in milliseconds. Who counts kills is in a hurry.
+std::int64_t LongestPause(const RunOptions& options) {
+  if (options.real_vmms) return 4000;
+  return options.kills > 0 ? 150 : 500;
+}
+
 void Say(const std::string& line) {
   std::printf("%s\n", line.c_str());
   std::fflush(stdout);
@@ -97,7 +103,7 @@ std::vector<std::string> Run::Do() {
     begun_ = SteadyClock::now();
     for (std::uint64_t step = 1; !IsOver(deaths_); ++step) {
       Dice pace(options_.seed, "pace", step);
-      Wait(milliseconds(pace.Between(20, options_.real_vmms ? 4000 : 500)));
+      Wait(milliseconds(pace.Between(20, LongestPause(options_))));
       mischief_.Do(options_.seed, step);
     }
     MakePeace();
