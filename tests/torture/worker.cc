@@ -17,6 +17,8 @@ namespace {
 using std::chrono::milliseconds;
 
 constexpr std::size_t kMostHeld = 4;
+// Requests of unknown outcome: with more, only these are asked for again.
+constexpr std::size_t kMostAsked = 4;
 
 // Waits, unless SIGTERM comes first; then true. SIGTERM is blocked.
 bool ToldToEnd(milliseconds patience) {
@@ -94,7 +96,8 @@ void Worker::Step() {
   const auto action = dice.Below(100);
   const auto which = dice.Next();
   const auto patience = Patience(dice);
-  if (!client_.asked().empty() && action < 40) return AskAgain(dice);
+  const auto asked = client_.asked().size();
+  if (asked >= kMostAsked || (asked > 0 && action < 40)) return AskAgain(dice);
   if (client_.held().empty() || (client_.held().size() < kMostHeld && action < 40)) {
     return AskForNew(dice);
   }
