@@ -197,9 +197,10 @@ Task<std::optional<Acquired>> Leases::JoinEarlier(const AcquireParams& params,
     }
     const auto vm = vms_.Find(VmId(request->record.vm_id()));
     if (!vm || !vm->lease) {
+      const auto why = vms_.events().EndOf(VmId(request->record.vm_id()));
       co_return FailedPrecondition("request_id '" + id + "' was served with VM " +
-                                   request->record.vm_id() +
-                                   ", whose lease has ended; choose a new request_id");
+                                   request->record.vm_id() + ", whose lease has ended" +
+                                   (why ? " (" + *why + ")" : "") + "; choose a new request_id");
     }
     if (!params.resize_in_background && vm->pending()) {
       CO_RETURN_IF_ERROR(co_await onlining_.Wait(vm, deadline));

@@ -141,18 +141,22 @@ Result<void> Pools::Erase(const std::string& key) {
   const auto pool = found->second;
   batch.DeletePool(pool->record);
   RETURN_IF_ERROR(batch.Commit(store_, DurabilityOf(pool->record)));
+  Drop(pool);
+  return {};
+}
+
+void Pools::Drop(const std::shared_ptr<Pool>& pool) {
   if (pool->record.learned()) popular_.Forget(ShapeOf(pool->record));
-  pools_.erase(found);
+  pools_.erase(pool->key);
   pool->removed = true;
   pool->hatchers.Cancel();
   for (const auto& vm : pool->warm) vms_.End(vm, record::VM_PHASE_RELEASED, "its pool was removed");
   pool->warm.clear();
   changed_.NotifyAll();
   // Somebody has to wait for the clones that are being undone.
-  hatchers_.Spawn("drain pool " + key, [](std::shared_ptr<Pool> p) -> asio::awaitable<void> {
+  hatchers_.Spawn("drain pool " + pool->key, [](std::shared_ptr<Pool> p) -> asio::awaitable<void> {
     co_await p->hatchers.Join();
   }(pool));
-  return {};
 }
 
 Result<void> Pools::RemoveAllOf(const std::string& template_name) {
@@ -351,24 +355,37 @@ void Pools::Refit(const std::string& name, const tmpl::Shape& shape) {
   std::ranges::partition(misfits,
                          [](const auto& pool) { return !pool->record.follows_template(); });
   for (const auto& pool : misfits) {
-    auto moved = Erase(pool->key);
-    if (moved && pool->record.follows_template()) {
-      auto record = MakeRecord(name, shape.vcpus, shape.memory, pool->record.target());
-      record.set_follows_template(true);
-      auto& there = pools_[PoolKey(record)];
-      if (there) record.set_target(std::max(record.target(), there->record.target()));
-      if (!there) there = std::make_shared<Pool>(executor_, record);
-      there->record = record;
-      RecordBatch batch(WritePoint::kPoolRefitted);
-      batch.Put(record);
-      moved = batch.Commit(store_, Durability::kHost);
-    } else if (moved) {
+    const bool moves = pool->record.follows_template();
+    auto refitted = moves ? Move(pool, shape) : Erase(pool->key);
+    if (!moves && refitted) {
       log::Warning({.tmpl = name}, "pool " + pool->key +
                                        " is removed: the template's new version " +
                                        "cannot have its shape");
     }
-    if (!moved) log::Error({.tmpl = name}, "refitting pools: " + ToString(moved.error()));
+    if (!refitted) {
+      log::Error({.tmpl = name}, "refitting pools: " + ToString(refitted.error()));
+    }
   }
+}
+
+Result<void> Pools::Move(const std::shared_ptr<Pool>& pool, const tmpl::Shape& shape) {
+  auto record =
+      MakeRecord(pool->record.template_name(), shape.vcpus, shape.memory, pool->record.target());
+  record.set_follows_template(true);
+  const auto there = pools_.find(PoolKey(record));
+  if (there != pools_.end()) {
+    record.set_target(std::max(record.target(), there->second->record.target()));
+  }
+  // In one write: a daemon that dies here has the pool in one place or the other.
+  RecordBatch batch(WritePoint::kPoolRefitted);
+  batch.DeletePool(pool->record);
+  batch.Put(record);
+  RETURN_IF_ERROR(batch.Commit(store_, Durability::kHost));
+  Drop(pool);
+  auto& moved = pools_[PoolKey(record)];
+  if (!moved) moved = std::make_shared<Pool>(executor_, record);
+  moved->record = record;
+  return {};
 }
 
 void Pools::Learn() {

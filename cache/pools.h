@@ -105,6 +105,8 @@ class Pools final : public IdleVms {
   asio::awaitable<void> Hatch(std::shared_ptr<Pool> pool, Admission::Clone clone);
   PoolInfo InfoOf(const Pool& pool) const;
   Result<void> Erase(const std::string& key);
+  void Drop(const std::shared_ptr<Pool>& pool);
+  Result<void> Move(const std::shared_ptr<Pool>& pool, const tmpl::Shape& shape);
 
   Executor executor_;
   KvStore& store_;

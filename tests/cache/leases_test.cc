@@ -277,7 +277,8 @@ TEST_F(LeasesTest, ARequestIsRememberedForAnHourAfterItsLeaseWhateverTheClock) {
   ASSERT_TRUE(Release(Acquire(params)->vm).has_value());
   const auto remembered = [&] {
     const auto again = Acquire(params);
-    return !again && again.error().code == Code::kFailedPrecondition;
+    return !again && again.error().code == Code::kFailedPrecondition &&
+           again.error().message.contains("has ended (released)");
   };
   outside_.clock.SetBack(-hours(48));
   EXPECT_TRUE(remembered());
