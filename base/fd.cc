@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 
+#include <array>
 #include <cerrno>
 #include <cstring>
 
@@ -72,6 +73,29 @@ Result<UniqueFd> ConnectUnix(const std::filesystem::path& path) {
     return ErrnoError(errno, "connecting to " + path.string());
   }
   return fd;
+}
+
+ssize_t SendWithDescriptors(int socket, std::string_view bytes, std::span<const int> descriptors,
+                            int flags) {
+  if (descriptors.size() > kMaxSentDescriptors) {
+    errno = EINVAL;
+    return -1;
+  }
+  iovec part{.iov_base = const_cast<char*>(bytes.data()), .iov_len = bytes.size()};
+  alignas(cmsghdr) std::array<char, CMSG_SPACE(kMaxSentDescriptors * sizeof(int))> control{};
+  msghdr message{};
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  if (!descriptors.empty()) {
+    message.msg_control = control.data();
+    message.msg_controllen = CMSG_SPACE(descriptors.size_bytes());
+    cmsghdr* const rights = CMSG_FIRSTHDR(&message);
+    rights->cmsg_level = SOL_SOCKET;
+    rights->cmsg_type = SCM_RIGHTS;
+    rights->cmsg_len = CMSG_LEN(descriptors.size_bytes());
+    std::memcpy(CMSG_DATA(rights), descriptors.data(), descriptors.size_bytes());
+  }
+  return ::sendmsg(socket, &message, flags | MSG_NOSIGNAL);
 }
 
 }  // namespace hatchery

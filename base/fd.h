@@ -1,10 +1,14 @@
 // File descriptors as values, and the small system calls around them.
 #pragma once
 
+#include <sys/types.h>
 #include <unistd.h>
 
+#include <cstddef>
 #include <filesystem>
+#include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include "base/status.h"
@@ -54,5 +58,13 @@ Result<UniqueFd> ListenUnix(const std::filesystem::path& path, unsigned mode, in
 // A unix stream socket connected to `path`, non-blocking. Does not wait: a listener accepts at
 // once or the call fails (kUnavailable when nobody listens, kNotFound when there is no file).
 Result<UniqueFd> ConnectUnix(const std::filesystem::path& path);
+
+inline constexpr std::size_t kMaxSentDescriptors = 32;
+
+// Sends bytes over a unix socket, and copies of `descriptors` (kMaxSentDescriptors at most) with
+// the first of them; `flags` as for sendmsg(2), which never raises SIGPIPE here. How many bytes
+// went, or -1 with errno set.
+ssize_t SendWithDescriptors(int socket, std::string_view bytes, std::span<const int> descriptors,
+                            int flags = 0);
 
 }  // namespace hatchery

@@ -47,10 +47,36 @@ Result<std::string> ReadTail(const fs::path& path, Bytes size) {
   ASSIGN_OR_RETURN(UniqueFd fd, Open(path, O_RDONLY));
   const off_t end = ::lseek(fd.get(), 0, SEEK_END);
   if (end < 0) return ErrnoError(errno, "seeking in " + path.string());
-  const auto start = std::max<off_t>(0, end - static_cast<off_t>(size.count()));
+  auto start = std::max<off_t>(0, end - static_cast<off_t>(size.count()));
+  start = std::max(start, ::lseek(fd.get(), start, SEEK_DATA));
   if (::lseek(fd.get(), start, SEEK_SET) < 0)
     return ErrnoError(errno, "seeking in " + path.string());
   return ReadUpTo(fd.get(), size.count(), path);
+}
+
+Result<void> KeepNewest(const fs::path& path, Bytes limit) {
+  constexpr std::uint64_t kStatBlock = 512;
+  struct stat info{};
+  const auto too_large = [&] {
+    return S_ISREG(info.st_mode) &&
+           static_cast<std::uint64_t>(info.st_blocks) * kStatBlock > limit.count();
+  };
+  if (::lstat(path.c_str(), &info) != 0) {
+    if (errno == ENOENT) return {};
+    return ErrnoError(errno, "looking at " + path.string());
+  }
+  if (!too_large()) return {};
+  ASSIGN_OR_RETURN(UniqueFd fd, Open(path, O_RDWR | O_NOFOLLOW));
+  if (::fstat(fd.get(), &info) != 0) return ErrnoError(errno, "looking at " + path.string());
+  const auto keep = static_cast<off_t>(limit.count() / 2);
+  const off_t cut = (info.st_size - keep) / info.st_blksize * info.st_blksize;
+  if (!too_large() || cut <= 0) return {};
+  if (::fallocate(fd.get(), FALLOC_FL_COLLAPSE_RANGE, 0, cut) == 0 ||
+      ::fallocate(fd.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, cut) == 0 ||
+      ::ftruncate(fd.get(), 0) == 0) {
+    return {};
+  }
+  return ErrnoError(errno, "shortening " + path.string());
 }
 
 Result<void> WriteAll(int fd, std::string_view content) {

@@ -18,8 +18,15 @@ namespace fs = std::filesystem;
 // `cap`.
 Result<std::string> ReadFile(const fs::path& path, Bytes cap = Bytes::MiB(16));
 
-// The last `size` bytes of a file, or all of it when it is shorter.
+// The last `size` bytes of a file, or all of it when it is shorter; nothing of a hole that these
+// begin with.
 Result<std::string> ReadTail(const fs::path& path, Bytes size);
+
+// Keeps the newest part, at least half of `limit`, of a regular file that takes more than `limit`
+// of the disk, while somebody appends to it. Where its filesystem can, what comes before is taken
+// out; else it becomes a hole, which ReadTail() does not read; else the file is emptied. Does not
+// follow a symbolic link. Success when there is no file.
+Result<void> KeepNewest(const fs::path& path, Bytes limit);
 
 // Publishes `content` at `path` so that a reader, also after a crash of the host, finds the old
 // file or the whole new one: temporary file, fsync, rename, fsync of the folder.

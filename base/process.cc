@@ -18,7 +18,11 @@
 #include <fstream>
 #include <iterator>
 #include <optional>
+#include <set>
+#include <sstream>
 
+#include "base/confine.h"
+#include "base/files.h"
 #include "base/notifier.h"
 
 namespace hatchery {
@@ -197,6 +201,74 @@ void CloseAllBut(std::vector<int> kept, posix_spawn_file_actions_t* actions) {
 
 }  // namespace
 
+Result<confine::Description> Describe(const Confinement& c) {
+  confine::Description d{};
+  if (c.cgroups.size() > confine::kMaxCgroups ||
+      (c.ids && c.ids->groups.size() > confine::kMaxGroups)) {
+    return MakeError(Code::kInvalidArgument, "too many groups to confine a process to");
+  }
+  if (c.ids) {
+    d.change_ids = 1;
+    d.uid = c.ids->uid;
+    d.gid = c.ids->gid;
+    std::ranges::copy(c.ids->groups, d.group);
+    d.groups = static_cast<std::uint32_t>(c.ids->groups.size());
+  }
+  d.no_new_privileges = c.no_new_privileges ? 1 : 0;
+  std::ranges::copy(c.cgroups, d.cgroup);
+  d.cgroups = static_cast<std::uint32_t>(c.cgroups.size());
+  d.core_size = c.core_size.value_or(confine::kAsItIs);
+  d.open_files = c.open_files.value_or(confine::kAsItIs);
+  d.processes = c.processes.value_or(confine::kAsItIs);
+  return d;
+}
+
+namespace {
+
+// The file that execvp(3) would run.
+Result<std::string> FindInPath(const std::string& name) {
+  std::vector<std::string> candidates = {name};
+  if (name.find('/') == std::string::npos) {
+    candidates.clear();
+    const char* path = std::getenv("PATH");
+    std::istringstream folders(path != nullptr ? path : "/bin:/usr/bin");
+    for (std::string folder; std::getline(folders, folder, ':');) {
+      candidates.push_back(folder + "/" + name);
+    }
+  }
+  int error = ENOENT;
+  for (const auto& candidate : candidates) {
+    if (::access(candidate.c_str(), X_OK) == 0) return candidate;
+    if (errno == EACCES) error = EACCES;
+  }
+  return ErrnoError(error, "starting " + name);
+}
+
+// The command that confines itself and becomes the one of `request`.
+Result<std::vector<std::string>> ThroughLauncher(const SpawnRequest& request) {
+  ASSIGN_OR_RETURN(const auto description, Describe(*request.confinement));
+  ASSIGN_OR_RETURN(const std::string program, FindInPath(request.argv[0]));
+  const auto launcher = ExecutablePath().parent_path() / "hatchery-launch";
+  if (::access(launcher.c_str(), X_OK) != 0) {
+    return FailedPrecondition(launcher.string() + " is missing; install it beside the program");
+  }
+  std::string digits;
+  const auto* const bytes = reinterpret_cast<const unsigned char*>(&description);
+  for (std::size_t i = 0; i < sizeof(description); ++i) {
+    constexpr std::string_view kDigits = "0123456789abcdef";
+    digits += {kDigits[bytes[i] >> 4], kDigits[bytes[i] & 0xf]};
+  }
+  std::set<int> kept(request.inherit.begin(), request.inherit.end());
+  kept.insert(request.confinement->cgroups.begin(), request.confinement->cgroups.end());
+  std::string descriptors;
+  for (const int fd : kept) descriptors += std::to_string(fd) + ",";
+  std::vector<std::string> argv = {launcher, digits, descriptors, program};
+  argv.insert(argv.end(), request.argv.begin(), request.argv.end());
+  return argv;
+}
+
+}  // namespace
+
 Result<std::unique_ptr<Process>> PosixSpawner::Spawn(const SpawnRequest& request) {
   if (request.argv.empty()) return Internal("asked to start a process without a program");
   SpawnPlan plan;
@@ -223,10 +295,19 @@ Result<std::unique_ptr<Process>> PosixSpawner::Spawn(const SpawnRequest& request
   }
   // dup2 of a descriptor onto itself clears its close-on-exec flag in the child (glibc 2.29 on).
   for (int fd : request.inherit) posix_spawn_file_actions_adddup2(&plan.actions, fd, fd);
-  CloseAllBut(request.inherit, &plan.actions);
+  std::vector<std::string> command = request.argv;
+  std::vector<int> kept = request.inherit;
+  if (request.confinement) {
+    ASSIGN_OR_RETURN(command, ThroughLauncher(request));
+    for (int fd : request.confinement->cgroups) {
+      posix_spawn_file_actions_adddup2(&plan.actions, fd, fd);
+      kept.push_back(fd);
+    }
+  }
+  CloseAllBut(std::move(kept), &plan.actions);
   posix_spawn_file_actions_addchdir_np(&plan.actions, request.cwd.c_str());
 
-  auto argv = Pointers(request.argv);
+  auto argv = Pointers(command);
   auto env = Pointers(request.env);
   pid_t pid = -1;
   const WithoutHugePages setting(!request.huge_pages);

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -14,6 +15,24 @@
 #include "base/task.h"
 
 namespace hatchery {
+
+// What a child gives up before its program runs.
+struct Confinement {
+  // Who it becomes; only root may ask for it.
+  struct Ids {
+    uid_t uid = 0;
+    gid_t gid = 0;
+    std::vector<gid_t> groups;  // supplementary, at most 8
+  };
+  std::optional<Ids> ids;
+  bool no_new_privileges = true;
+  // Limits that it cannot raise again. Processes are counted over all of one user id, so that makes
+  // sense only with an id of its own.
+  std::optional<std::uint64_t> core_size, open_files, processes;
+  // cgroup.procs files, open for writing, of the control groups that it enters; at most 4. They do
+  // not stay open in the child.
+  std::vector<int> cgroups;
+};
 
 struct SpawnRequest {
   std::vector<std::string> argv;  // argv[0] is a path, or a name that is looked up in PATH
@@ -29,6 +48,9 @@ struct SpawnRequest {
   bool huge_pages = true;
   // In a session of its own, so that no signal to our process group reaches it.
   bool new_session = true;
+  // Without it, the child is as we are. With it, what keeps the child from becoming the program
+  // shows as exit code 126 and a line on stderr, not as an error of Spawn().
+  std::optional<Confinement> confinement = {};
 };
 
 // Names a process for good: a pid alone may be reused, a pid with its start time is not until the
@@ -86,10 +108,12 @@ class Process {
 class ProcessSpawner {
  public:
   virtual ~ProcessSpawner() = default;
-  // kNotFound / kPermissionDenied name the program; nothing is left behind on failure.
+  // kNotFound / kPermissionDenied name the program; kFailedPrecondition when something that comes
+  // with this program is not beside it; nothing is left behind on failure.
   virtual Result<std::unique_ptr<Process>> Spawn(const SpawnRequest& request) = 0;
 };
 
+// Confined children are started by hatchery-launch, which is beside this program.
 class PosixSpawner final : public ProcessSpawner {
  public:
   explicit PosixSpawner(Executor executor) : executor_(std::move(executor)) {}
@@ -98,6 +122,12 @@ class PosixSpawner final : public ProcessSpawner {
  private:
   Executor executor_;
 };
+
+// As confine.h has it. kInvalidArgument when there is more of something than it holds.
+namespace confine {
+struct Description;
+}
+Result<confine::Description> Describe(const Confinement& confinement);
 
 // Start time of a live process; kNotFound when there is none. A zombie counts as gone.
 Result<ProcessIdentity> IdentifyProcess(pid_t pid);

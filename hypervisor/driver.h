@@ -197,6 +197,10 @@ class Driver {
   // VMs below `run_root` that `keep` does not know. Done when strays have been ended.
   virtual void RemoveRemains(const std::filesystem::path& run_root,
                              const std::function<bool(const VmId&)>& keep) = 0;
+
+  // How VMMs are kept apart from the host and from each other, for people: "own uid each (…),
+  // cgroup v1 (memory, pids, cpu), seccomp".
+  virtual std::string DescribeIsolation() const = 0;
 };
 
 }  // namespace hatchery::hypervisor

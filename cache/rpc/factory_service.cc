@@ -108,6 +108,7 @@ grpc::ServerUnaryReactor* FactoryService::Status(Context* context, const api::St
     status.set_state_dir(info_.state_dir);
     status.set_driver(info_.driver);
     status.set_pid(::getpid());
+    status.set_isolation(info_.isolation);
     for (const auto& info : cache_.catalog().List()) *status.add_templates() = ToApi(info);
     for (const auto& pool : cache_.pools().List()) *status.add_pools() = ToApi(pool);
     for (const auto& vm : cache_.vms().List()) {

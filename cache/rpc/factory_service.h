@@ -16,6 +16,7 @@ struct DaemonInfo {
   std::string state_dir;
   std::string driver;
   std::chrono::steady_clock::time_point started;
+  std::string isolation = {};  // see hypervisor::Driver::DescribeIsolation()
 };
 
 class FactoryService final : public hatchery::v1::Factory::CallbackService {

@@ -193,6 +193,7 @@ Json ToJson(const v1::StatusResponse& response) {
   Json json{{"version", response.version()},
             {"state_dir", response.state_dir()},
             {"driver", response.driver()},
+            {"isolation", response.isolation()},
             {"pid", response.pid()},
             {"vms", response.vms()},
             {"leased", response.leased()},

@@ -305,6 +305,7 @@ std::string ToText(const v1::StatusResponse& response, WallTime now) {
                       ", up " + Human(response.uptime())},
        {"state", response.state_dir()},
        {"driver", response.driver()},
+       {"isolation", response.isolation()},
        {"vms",
         std::to_string(response.vms()) + ", " + std::to_string(response.leased()) + " leased"},
        {"memory", response.has_memory() ? Memory(response.memory()) : ""},

@@ -19,6 +19,7 @@
 #include "cache/cache.h"
 #include "cache/rpc/server.h"
 #include "hypervisor/fake/fake_driver.h"
+#include "hypervisor/isolation.h"
 #include "hypervisor/qemu/qemu_driver.h"
 #include "hypervisor/qemu/zygote.h"
 #include "image/image.h"
@@ -128,12 +129,22 @@ void EndAtOnce(const boost::system::error_code& error, int signal) {
   std::_Exit(1);
 }
 
+Result<std::shared_ptr<hypervisor::Isolation>> MakeIsolation(const Config& config) {
+  if (config.driver.name == DriverName::kFake) return std::make_shared<hypervisor::Isolation>();
+  return hypervisor::Isolation::Create({.uids = config.vmm.uids,
+                                        .cgroup = config.vmm.cgroup,
+                                        .memory_overhead = config.vmm.memory_overhead,
+                                        .pids = config.vmm.pids,
+                                        .owner = std::filesystem::absolute(config.state_dir)});
+}
+
 // Everything that the daemon consists of, in the order in which it stands on what is above it.
 class Daemon {
  public:
   Daemon(asio::io_context& io, const Config& config, cache::Access access,
          std::unique_ptr<cache::KvStore> store, std::unique_ptr<WorkerPool> workers,
-         std::unique_ptr<tmpl::Store> templates, std::string host_boot_id, const Clock* clock)
+         std::unique_ptr<tmpl::Store> templates, std::shared_ptr<hypervisor::Isolation> isolation,
+         std::string host_boot_id, const Clock* clock)
       : executor_(io.get_executor()),
         config_(config),
         access_(std::move(access)),
@@ -144,6 +155,7 @@ class Daemon {
         store_(std::move(store)),
         templates_(std::move(templates)),
         vmm_spawner_(MakeVmmSpawner()),
+        isolation_(std::move(isolation)),
         driver_(MakeDriver()),
         connector_(MakeConnector()),
         verdicts_(paths_.accelerator),
@@ -173,7 +185,9 @@ class Daemon {
     CO_RETURN_IF_ERROR(cache::rpc::Server::CheckUnused(SocketPath(config_)));
     CO_RETURN_IF_ERROR(co_await cache_.Start(After(kStartTimeout)));
     cache::rpc::DaemonInfo info{HATCHERY_VERSION, paths_.root.string(),
-                                std::string(driver_->name()), std::chrono::steady_clock::now()};
+                                std::string(driver_->name()), std::chrono::steady_clock::now(),
+                                driver_->DescribeIsolation()};
+    log::Info({}, "VMMs: " + info.isolation);
     auto server = cache::rpc::Server::Start(
         executor_, cache_, std::move(info),
         {SocketPath(config_), config_.socket_mode, access_, TlsOptionsOf(config_)});
@@ -216,8 +230,9 @@ class Daemon {
     options.sandbox = config_.qemu.sandbox;
     options.tb_size = config_.qemu.tb_size;
     options.workers = workers_.get();
+    options.console = config_.vmm.console;
     return std::make_unique<hypervisor::qemu::QemuDriver>(
-        executor_, vmm_spawner_ ? *vmm_spawner_ : spawner_, options);
+        executor_, vmm_spawner_ ? *vmm_spawner_ : spawner_, options, isolation_);
   }
 
   std::unique_ptr<agent::Connector> MakeConnector() {
@@ -258,6 +273,7 @@ class Daemon {
   std::unique_ptr<cache::KvStore> store_;
   std::unique_ptr<tmpl::Store> templates_;
   std::unique_ptr<ProcessSpawner> vmm_spawner_;
+  std::shared_ptr<hypervisor::Isolation> isolation_;
   std::unique_ptr<hypervisor::Driver> driver_;
   std::unique_ptr<agent::Connector> connector_;
   tmpl::AcceleratorVerdicts verdicts_;
@@ -298,8 +314,9 @@ Result<void> RunDaemon(const Config& config, const Seams& seams) {
   ASSIGN_OR_RETURN(auto store, cache::OpenRocksDb(paths.metadata));
   if (seams.wrap_store) store = seams.wrap_store(std::move(store));
   ASSIGN_OR_RETURN(auto templates, tmpl::Store::Open(paths.templates, *workers));
+  ASSIGN_OR_RETURN(auto isolation, MakeIsolation(config));
   Daemon daemon(io, config, std::move(access), std::move(store), std::move(workers),
-                std::move(templates), host_boot_id, seams.clock);
+                std::move(templates), std::move(isolation), host_boot_id, seams.clock);
   return RunUntilDone(io, WithoutThrowing(daemon.Run()));
 }
 

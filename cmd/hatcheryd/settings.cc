@@ -182,8 +182,8 @@ std::vector<Setting> MakeSettings() {
       Text(
           "vmm", "cgroup",
           "Control group below which each VMM gets its own, with limits on memory, processes and\n"
-          "CPU. auto: \"hatchery\" below the daemon's own, version 1 or 2, where it may; none: no\n"
-          "groups; or a name.",
+          "CPU. auto: below the daemon's own, version 1 or 2, where it may; none: no groups; or a\n"
+          "name, from the root.",
           [](auto& c) -> auto& { return c.vmm.cgroup; }),
       Size("vmm", "memory_overhead",
            "What a VMM may take beyond its guest's memory before its group's limit ends it.",

@@ -24,6 +24,7 @@ class FakeDriver final : public Driver {
   std::vector<Stray> FindStrays(const std::filesystem::path& run_root) override;
   void RemoveRemains(const std::filesystem::path&,
                      const std::function<bool(const VmId&)>&) override {}
+  std::string DescribeIsolation() const override { return "fake VMs are no processes"; }
 
  private:
   FakeHost& host_;

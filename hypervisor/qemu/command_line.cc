@@ -18,6 +18,10 @@ std::string Escaped(std::string_view value) {
   return escaped;
 }
 
+std::string PathOf(int inherited, const std::filesystem::path& path) {
+  return inherited >= 0 ? ProcPath(inherited).string() : path.string();
+}
+
 std::string Mib(Bytes bytes) { return std::to_string(bytes.mib()) + "M"; }
 
 void Add(Argv& argv, std::string option, std::string value) {
@@ -80,23 +84,26 @@ Argv Devices(const VmConfig& config) {
   return devices;
 }
 
-void AddDevices(Argv& argv, const VmConfig& config, const InheritedSockets& sockets) {
+void AddDevices(Argv& argv, const VmConfig& config, const Inherited& inherited) {
   // The sockets listen already: whoever connects waits in the backlog until QEMU accepts.
   Add(argv, "-chardev",
-      "socket,id=agent,fd=" + std::to_string(sockets.agent) + ",server=on,wait=off");
+      "socket,id=agent,fd=" + std::to_string(inherited.agent) + ",server=on,wait=off");
   Add(argv, "-object", "rng-random,id=random0,filename=/dev/urandom");
   if (!config.image.empty()) {
     // Read-only: what one VM wrote would be missing in, or worse, shared with, its siblings.
     Add(argv, "-drive",
-        "id=root,if=none,format=raw,readonly=on,file=" + Escaped(config.image.string()));
+        "id=root,if=none,format=raw,readonly=on,file=" +
+            Escaped(PathOf(inherited.image, config.image)));
   }
   for (auto& device : Devices(config)) Add(argv, "-device", std::move(device));
-  Add(argv, "-chardev", "file,id=console,append=on,path=" + Escaped(ConsoleLog(config).string()));
+  Add(argv, "-chardev",
+      "file,id=console,append=on,path=" + Escaped(PathOf(inherited.console, ConsoleLog(config))));
   Add(argv, "-serial", "chardev:console");
 }
 
-void AddControl(Argv& argv, const QemuOptions& options, const InheritedSockets& sockets) {
-  Add(argv, "-chardev", "socket,id=qmp,fd=" + std::to_string(sockets.qmp) + ",server=on,wait=off");
+void AddControl(Argv& argv, const QemuOptions& options, const Inherited& inherited) {
+  Add(argv, "-chardev",
+      "socket,id=qmp,fd=" + std::to_string(inherited.qmp) + ",server=on,wait=off");
   Add(argv, "-mon", "chardev=qmp,mode=control");
   if (options.sandbox) {
     Add(argv, "-sandbox",
@@ -104,15 +111,15 @@ void AddControl(Argv& argv, const QemuOptions& options, const InheritedSockets& 
   }
 }
 
-void AddBoot(Argv& argv, const VmConfig& config) {
+void AddBoot(Argv& argv, const VmConfig& config, const Inherited& inherited) {
   if (config.boot_from_template) {
     // The kernel is in the template's memory; loading it again would cost every clone 14 MiB.
     argv.emplace_back("-S");
     Add(argv, "-incoming", "defer");
     return;
   }
-  Add(argv, "-kernel", config.kernel.string());
-  if (!config.initrd.empty()) Add(argv, "-initrd", config.initrd.string());
+  Add(argv, "-kernel", PathOf(inherited.kernel, config.kernel));
+  if (!config.initrd.empty()) Add(argv, "-initrd", PathOf(inherited.initrd, config.initrd));
   Add(argv, "-append", KernelParameters(config));
 }
 
@@ -155,7 +162,7 @@ std::string DeviceList(const VmConfig& config) {
 }
 
 std::vector<std::string> CommandLine(const QemuOptions& options, const VmConfig& config,
-                                     const InheritedSockets& sockets) {
+                                     const Inherited& inherited) {
   Argv argv = {options.binary};
   // How it is known as ours, and whose it is, when no record says so (strays.h).
   Add(argv, "-name", NameOf(config.run_dir));
@@ -166,9 +173,9 @@ std::vector<std::string> CommandLine(const QemuOptions& options, const VmConfig&
   }
   AddMachine(argv, options, config);
   AddMemory(argv, config);
-  AddDevices(argv, config, sockets);
-  AddControl(argv, options, sockets);
-  AddBoot(argv, config);
+  AddDevices(argv, config, inherited);
+  AddControl(argv, options, inherited);
+  AddBoot(argv, config, inherited);
   return argv;
 }
 

@@ -25,12 +25,21 @@ struct QemuOptions {
   // Where the kernel counts the pages of a process, which takes it milliseconds when they are many.
   // Null: on the loop.
   WorkerPool* workers = nullptr;
+  // How much of what a guest prints, and of what QEMU prints, is kept.
+  Bytes console = Bytes::MiB(4);
 };
 
-// Listening sockets that QEMU inherits, under these numbers.
-struct InheritedSockets {
+// What QEMU inherits, under these numbers.
+struct Inherited {
+  // Listening sockets.
   int agent = -1;
   int qmp = -1;
+  // Open files that QEMU opens through /proc instead of by their paths, which the user that it runs
+  // as may not be able to follow; -1: by path.
+  int console = -1;
+  int kernel = -1;
+  int initrd = -1;
+  int image = -1;
 };
 
 // Where a VM's files are in its run_dir.
@@ -44,7 +53,7 @@ std::string NameOf(const std::filesystem::path& run_dir);
 
 // The whole argv of a validated config.
 std::vector<std::string> CommandLine(const QemuOptions& options, const VmConfig& config,
-                                     const InheritedSockets& sockets);
+                                     const Inherited& inherited);
 
 // The devices of `config` as they appear on the command line, without anything that is one VM's
 // alone: equal for a template and its clones.

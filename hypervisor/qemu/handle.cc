@@ -1,6 +1,7 @@
 #include "hypervisor/qemu/handle.h"
 
 #include <cstdint>
+#include <sstream>
 #include <utility>
 
 #include "base/json.h"
@@ -9,7 +10,8 @@ namespace hatchery::hypervisor::qemu {
 
 namespace {
 
-constexpr int kVersion = 1;
+constexpr int kVersion = 2;
+constexpr int kVersionWithoutCell = 1;
 constexpr std::string_view kDriver = "qemu";
 constexpr std::size_t kMaxHandle = 64 << 10;
 
@@ -60,6 +62,19 @@ std::unexpected<Error> Unreadable(std::string_view why) {
   return DataLoss("the handle of a VM cannot be read: " + std::string(why));
 }
 
+std::string Lines(const std::vector<std::filesystem::path>& paths) {
+  std::string text;
+  for (const auto& path : paths) text += path.string() + "\n";
+  return text;
+}
+
+std::vector<std::filesystem::path> FromLines(const std::string& text) {
+  std::vector<std::filesystem::path> paths;
+  std::istringstream lines(text);
+  for (std::string line; std::getline(lines, line);) paths.emplace_back(line);
+  return paths;
+}
+
 }  // namespace
 
 std::string EncodeHandle(const HandleData& data) {
@@ -67,6 +82,7 @@ std::string EncodeHandle(const HandleData& data) {
   return DumpJson(
       Json{{"version", kVersion},
            {"driver", kDriver},
+           {"cell", {{"uid", data.cell.uid.value_or(0)}, {"cgroup", Lines(data.cell.cgroup)}}},
            {"process", {{"pid", data.process.pid}, {"start_ticks", data.process.start_ticks}}},
            {"config",
             {{"id", c.id.str()},
@@ -94,12 +110,15 @@ Result<HandleData> DecodeHandle(std::string_view text) {
   if (driver != kDriver) {
     return FailedPrecondition("the VM belongs to the driver '" + driver + "', not to 'qemu'");
   }
-  if (const auto version = top.Number<int>("version"); version != kVersion) {
+  const auto version = top.Number<int>("version");
+  if (version != kVersion && version != kVersionWithoutCell) {
     return Unreadable("its version is " + std::to_string(version) + ", not " +
                       std::to_string(kVersion));
   }
   const Json process_object = top.Object("process"), config_object = top.Object("config");
-  Reader process(process_object), config(config_object);
+  const Json cell_object =
+      version == kVersion ? top.Object("cell") : Json{{"uid", 0u}, {"cgroup", ""}};
+  Reader process(process_object), config(config_object), cell(cell_object);
 
   HandleData data;
   data.process.pid = process.Number<pid_t>("pid");
@@ -118,7 +137,10 @@ Result<HandleData> DecodeHandle(std::string_view text) {
   c.max_memory = Bytes(config.Number<std::uint64_t>("max_memory"));
   c.boot_to_be_template = config.Flag("boot_to_be_template");
   c.boot_from_template = config.Flag("boot_from_template");
-  for (const Reader* reader : {&top, &process, &config}) {
+  if (const auto uid = cell.Number<std::uint32_t>("uid"); uid != 0)
+    data.cell.uid = static_cast<uid_t>(uid);
+  data.cell.cgroup = FromLines(cell.Text("cgroup"));
+  for (const Reader* reader : {&top, &process, &config, &cell}) {
     if (!reader->bad().empty()) return Unreadable("'" + reader->bad() + "' is missing or wrong");
   }
   if (!accelerator) return Unreadable(accelerator.error().message);

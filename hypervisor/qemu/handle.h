@@ -1,7 +1,9 @@
 // What Vm::Handle() holds: enough to find a running QEMU again.
 //
 // One JSON object, because it is read by people as well, in the metadata store's dump:
-//   {"version": 1, "driver": "qemu", "process": {"pid", "start_ticks"}, "config": {…}}
+//   {"version": 2, "driver": "qemu", "process": {"pid", "start_ticks"}, "config": {…},
+//    "cell": {"uid": 0 if none of its own, "cgroup": folders, one a line}}
+// Version 1 had no cell.
 // What was hot-added is not in it: QEMU knows, and a handle may be older than the last hot-add.
 #pragma once
 
@@ -11,12 +13,14 @@
 #include "base/process.h"
 #include "base/status.h"
 #include "hypervisor/config.h"
+#include "hypervisor/isolation.h"
 
 namespace hatchery::hypervisor::qemu {
 
 struct HandleData {
   ProcessIdentity process;
   VmConfig config;  // without template_memory_fd
+  Cell cell;
 };
 
 std::string EncodeHandle(const HandleData& data);

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
+#include <utility>
 
 #include "base/files.h"
 #include "base/log.h"
@@ -31,8 +32,16 @@ std::string DeviceId(std::string_view kind, std::size_t number) {
   return std::string(kind) + "-" + std::to_string(number);
 }
 
-Instance::Instance(Executor executor, VmConfig c)
-    : config(std::move(c)), exit(executor), changed(executor), executor_(std::move(executor)) {}
+Instance::Instance(Executor executor, VmConfig c, std::shared_ptr<Isolation> i)
+    : config(std::move(c)),
+      isolation(std::move(i)),
+      exit(executor),
+      changed(executor),
+      executor_(std::move(executor)) {}
+
+void Instance::LeaveCell() {
+  if (const auto left = std::exchange(cell, {})) isolation->Free(*left);
+}
 
 Result<void> Instance::Watch(std::unique_ptr<Process> watched) {
   // A descriptor of our own: Detach() cancels this wait and no other.
@@ -75,6 +84,9 @@ void Instance::Connect(UniqueFd socket) {
 
 void Instance::Detach() {
   detached = true;
+  if (const auto left = std::exchange(cell, {}); left && process) {
+    isolation->Abandon(*left, process->identity());
+  }
   boost::system::error_code ignored;
   if (process_ended_) process_ended_->close(ignored);
   if (qmp) qmp->Close();
@@ -184,6 +196,7 @@ asio::awaitable<void> Instance::Finish() {
       log::Warning({.vm = config.id.str()}, removed.error().message);
     }
   }
+  LeaveCell();
   if (!starting) state = VmState::kStopped;
   exit.Set(Explain(status));
   changed.NotifyAll();

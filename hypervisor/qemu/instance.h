@@ -14,6 +14,7 @@
 #include "base/notifier.h"
 #include "base/process.h"
 #include "hypervisor/driver.h"
+#include "hypervisor/isolation.h"
 #include "hypervisor/qemu/qmp.h"
 
 namespace hatchery::hypervisor::qemu {
@@ -28,7 +29,7 @@ class Instance : public std::enable_shared_from_this<Instance> {
     Bytes size;
   };
 
-  Instance(Executor executor, VmConfig config);
+  Instance(Executor executor, VmConfig config, std::shared_ptr<Isolation> isolation);
 
   // Starts watching a process for its end. One that cannot be watched is ended.
   Result<void> Watch(std::unique_ptr<Process> watched);
@@ -62,7 +63,12 @@ class Instance : public std::enable_shared_from_this<Instance> {
   // The end of what QEMU itself printed; empty when it printed nothing.
   std::string LastWords() const;
 
+  // Its cell is no longer needed: the process is gone, or there was none.
+  void LeaveCell();
+
   VmConfig config;
+  std::shared_ptr<Isolation> isolation;
+  std::optional<Cell> cell;  // from the start of its process to its end
   VmState state = VmState::kCreated;
   std::unique_ptr<Process> process;  // null before Start() has come so far
   std::unique_ptr<QmpClient> qmp;

@@ -52,16 +52,25 @@ Result<std::string> ReadMachine(const std::string& text) {
 
 }  // namespace
 
-QemuDriver::QemuDriver(Executor executor, ProcessSpawner& spawner, QemuOptions options)
-    : executor_(std::move(executor)), spawner_(spawner), options_(std::move(options)) {}
+QemuDriver::QemuDriver(Executor executor, ProcessSpawner& spawner, QemuOptions options,
+                       std::shared_ptr<Isolation> isolation)
+    : executor_(executor),
+      spawner_(spawner),
+      options_(std::move(options)),
+      isolation_(std::move(isolation)),
+      housekeeping_(std::move(executor), options_.console, isolation_) {}
 
 Result<std::unique_ptr<Vm>> QemuDriver::Create(VmConfig config) {
   ASSIGN_OR_RETURN(VmConfig valid, Validate(std::move(config)));
-  return std::make_unique<QemuVm>(executor_, spawner_, options_, std::move(valid));
+  auto instance = std::make_shared<Instance>(executor_, std::move(valid), isolation_);
+  housekeeping_.Add(instance);
+  return std::make_unique<QemuVm>(spawner_, options_, std::move(instance));
 }
 
 Result<std::unique_ptr<Vm>> QemuDriver::Find(const std::string& handle) {
-  return QemuVm::Find(executor_, spawner_, options_, handle);
+  ASSIGN_OR_RETURN(auto vm, QemuVm::Find(executor_, spawner_, options_, isolation_, handle));
+  housekeeping_.Add(vm->instance());
+  return vm;
 }
 
 Task<QemuDriver::About> QemuDriver::Ask(Deadline deadline) {
@@ -109,17 +118,23 @@ Task<Fingerprint> QemuDriver::Describe(const VmConfig& given, Deadline deadline)
 
 bool QemuDriver::MayHave(Accelerator accelerator) const {
   if (accelerator != Accelerator::kKvm) return true;
-  return UniqueFd(::open("/dev/kvm", O_RDWR | O_CLOEXEC)).valid();
+  return UniqueFd(::open("/dev/kvm", O_RDWR | O_CLOEXEC)).valid() && isolation_->MayUseKvm();
 }
 
 std::vector<Stray> QemuDriver::FindStrays(const std::filesystem::path& run_root) {
-  // A program that cannot be found runs nothing that we would know.
-  const auto program = FindProgram(options_.binary);
-  if (!program) return {};
-  return FindVmms({.proc = "/proc", .program = *program, .run_root = run_root});
+  return FindVmms({.proc = "/proc",
+                   .program = FindProgram(options_.binary).value_or(""),
+                   .run_root = run_root,
+                   .vouch = [this](pid_t pid) { return isolation_->Vouches(pid); }});
 }
 
 void QemuDriver::RemoveRemains(const std::filesystem::path&,
-                               const std::function<bool(const VmId&)>&) {}
+                               const std::function<bool(const VmId&)>& keep) {
+  isolation_->RemoveGroups(keep);
+}
+
+std::string QemuDriver::DescribeIsolation() const {
+  return isolation_->Describe() + (options_.sandbox ? ", seccomp" : ", no seccomp");
+}
 
 }  // namespace hatchery::hypervisor::qemu

@@ -7,14 +7,17 @@
 
 #include "base/process.h"
 #include "hypervisor/driver.h"
+#include "hypervisor/isolation.h"
 #include "hypervisor/qemu/command_line.h"
+#include "hypervisor/qemu/housekeeping.h"
 
 namespace hatchery::hypervisor::qemu {
 
 class QemuDriver final : public Driver {
  public:
-  // `spawner` outlives the driver and its VMs.
-  QemuDriver(Executor executor, ProcessSpawner& spawner, QemuOptions options = {});
+  // `spawner` outlives the driver and its VMs. Without `isolation`, VMMs run as this process does.
+  QemuDriver(Executor executor, ProcessSpawner& spawner, QemuOptions options = {},
+             std::shared_ptr<Isolation> isolation = std::make_shared<Isolation>());
 
   std::string_view name() const override { return "qemu"; }
   Result<std::unique_ptr<Vm>> Create(VmConfig config) override;
@@ -24,6 +27,7 @@ class QemuDriver final : public Driver {
   std::vector<Stray> FindStrays(const std::filesystem::path& run_root) override;
   void RemoveRemains(const std::filesystem::path& run_root,
                      const std::function<bool(const VmId&)>& keep) override;
+  std::string DescribeIsolation() const override;
 
  private:
   // What QEMU says of itself.
@@ -36,6 +40,8 @@ class QemuDriver final : public Driver {
   Executor executor_;
   ProcessSpawner& spawner_;
   QemuOptions options_;
+  std::shared_ptr<Isolation> isolation_;
+  Housekeeping housekeeping_;
   // By the binary's path, inode, size and modification time: an upgrade makes another key.
   std::map<std::string, About> known_;
 };

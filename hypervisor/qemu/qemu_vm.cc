@@ -42,8 +42,40 @@ Result<UniqueFd> ForReading(int fd) {
   return own;
 }
 
+constexpr unsigned kOwnerOnly = 0600;
+
+// The files of a VM that runs as a user of its own, opened here and given to it.
+struct OwnFiles {
+  UniqueFd console, kernel, initrd, image;
+};
+
+Result<UniqueFd> OpenForVm(const Instance& vm, const std::filesystem::path& path) {
+  if (path.empty()) return UniqueFd();
+  UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!fd) return ErrnoError(errno, "opening " + path.string());
+  RETURN_IF_ERROR(vm.isolation->MayRead(*vm.cell, fd.get(), path));
+  return fd;
+}
+
+Result<OwnFiles> OpenFiles(const Instance& vm) {
+  OwnFiles files;
+  if (!vm.cell->uid) return files;
+  const auto path = ConsoleLog(vm.config);
+  files.console =
+      UniqueFd(::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, kOwnerOnly));
+  if (!files.console || ::fchown(files.console.get(), *vm.cell->uid, *vm.cell->uid) != 0) {
+    return ErrnoError(errno, "making " + path.string());
+  }
+  ASSIGN_OR_RETURN(files.kernel, OpenForVm(vm, vm.config.kernel));
+  ASSIGN_OR_RETURN(files.initrd, OpenForVm(vm, vm.config.initrd));
+  ASSIGN_OR_RETURN(files.image, OpenForVm(vm, vm.config.image));
+  return files;
+}
+
 Result<void> Spawn(Instance& vm, ProcessSpawner& spawner, const QemuOptions& options) {
-  constexpr unsigned kOwnerOnly = 0600;
+  ASSIGN_OR_RETURN(vm.cell, vm.isolation->Enclose(vm.config));
+  ASSIGN_OR_RETURN(const auto confined, vm.isolation->Confine(*vm.cell));
+  ASSIGN_OR_RETURN(const OwnFiles files, OpenFiles(vm));
   ASSIGN_OR_RETURN(UniqueFd agent, ListenUnix(AgentSocket(vm.config), kOwnerOnly));
   ASSIGN_OR_RETURN(UniqueFd qmp, ListenUnix(QmpSocket(vm.config), kOwnerOnly));
   UniqueFd log(
@@ -53,17 +85,26 @@ Result<void> Spawn(Instance& vm, ProcessSpawner& spawner, const QemuOptions& opt
   ASSIGN_OR_RETURN(UniqueFd control, ConnectUnix(QmpSocket(vm.config)));
 
   SpawnRequest request;
-  request.argv = CommandLine(options, vm.config, {.agent = agent.get(), .qmp = qmp.get()});
+  request.argv = CommandLine(options, vm.config,
+                             {.agent = agent.get(),
+                              .qmp = qmp.get(),
+                              .console = files.console.get(),
+                              .kernel = files.kernel.get(),
+                              .initrd = files.initrd.get(),
+                              .image = files.image.get()});
   request.env = MinimalEnvironment();
   // One heap for all of QEMU's threads, which allocate little: a second costs each VM 0.6 MiB.
   request.env.emplace_back("MALLOC_ARENA_MAX=1");
   // An emulated VM gains nothing from the huge page that QEMU's ACPI tables would take: 2 MiB of
   // the 19 that an idle clone costs. Under KVM, hot-added memory wants them.
   request.huge_pages = vm.config.accelerator != Accelerator::kTcg;
-  request.inherit = {agent.get(), qmp.get()};
-  if (vm.config.template_memory_fd >= 0) request.inherit.push_back(vm.config.template_memory_fd);
+  for (const int fd : {agent.get(), qmp.get(), vm.config.template_memory_fd, files.console.get(),
+                       files.kernel.get(), files.initrd.get(), files.image.get()}) {
+    if (fd >= 0) request.inherit.push_back(fd);
+  }
   request.stdout_fd = log.get();
   request.stderr_fd = log.get();
+  request.confinement = confined.confinement;
   ASSIGN_OR_RETURN(auto process, spawner.Spawn(request));
   RETURN_IF_ERROR(vm.Watch(std::move(process)));
   vm.Connect(std::move(control));
@@ -139,23 +180,28 @@ Task<void> ConnectAgain(InstancePtr vm, Deadline deadline) {
 
 }  // namespace
 
-QemuVm::QemuVm(Executor executor, ProcessSpawner& spawner, QemuOptions options, VmConfig config)
-    : QemuVm(spawner, std::move(options),
-             std::make_shared<Instance>(std::move(executor), std::move(config))) {}
-
 QemuVm::QemuVm(ProcessSpawner& spawner, QemuOptions options, InstancePtr vm)
     : spawner_(spawner), options_(std::move(options)), vm_(std::move(vm)) {}
 
 QemuVm::~QemuVm() { vm_->Detach(); }
 
-Result<std::unique_ptr<Vm>> QemuVm::Find(Executor executor, ProcessSpawner& spawner,
-                                         QemuOptions options, const std::string& handle) {
+Result<std::unique_ptr<QemuVm>> QemuVm::Find(Executor executor, ProcessSpawner& spawner,
+                                             QemuOptions options,
+                                             std::shared_ptr<Isolation> isolation,
+                                             const std::string& handle) {
   ASSIGN_OR_RETURN(HandleData data, DecodeHandle(handle));
-  ASSIGN_OR_RETURN(auto process, Process::Adopt(executor, data.process));
-  auto instance = std::make_shared<Instance>(executor, std::move(data.config));
+  auto process = Process::Adopt(executor, data.process);
+  if (!process) {
+    // Nobody else remembers where its groups are. One that has members stays.
+    (void)RemoveCgroup(data.cell.cgroup);
+    return std::unexpected(process.error());
+  }
+  auto instance = std::make_shared<Instance>(executor, std::move(data.config), isolation);
+  isolation->Claim(data.cell);
+  instance->cell = std::move(data.cell);
   instance->state = VmState::kFailed;
-  RETURN_IF_ERROR(instance->Watch(std::move(process)));
-  return std::unique_ptr<Vm>(new QemuVm(spawner, std::move(options), std::move(instance)));
+  RETURN_IF_ERROR(instance->Watch(*std::move(process)));
+  return std::make_unique<QemuVm>(spawner, std::move(options), std::move(instance));
 }
 
 bool QemuVm::reachable() const {
@@ -199,6 +245,7 @@ Task<void> QemuVm::Start(Deadline deadline) {
   if (vm->process) {
     (void)co_await vm->End(After(kCleanupTime));
   } else {
+    vm->LeaveCell();
     for (const auto& socket : {AgentSocket(vm->config), QmpSocket(vm->config)}) {
       (void)RemoveAll(socket);
     }
@@ -347,7 +394,8 @@ Task<void> QemuVm::Stop(Deadline deadline) {
 
 std::string QemuVm::Handle() const {
   return EncodeHandle({.process = vm_->process ? vm_->process->identity() : ProcessIdentity{},
-                       .config = vm_->config});
+                       .config = vm_->config,
+                       .cell = vm_->cell.value_or(Cell{})});
 }
 
 }  // namespace hatchery::hypervisor::qemu

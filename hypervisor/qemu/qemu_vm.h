@@ -14,12 +14,14 @@ namespace hatchery::hypervisor::qemu {
 class QemuVm final : public Vm {
  public:
   // `spawner` outlives the VM's Start().
-  QemuVm(Executor executor, ProcessSpawner& spawner, QemuOptions options, VmConfig config);
+  QemuVm(ProcessSpawner& spawner, QemuOptions options, std::shared_ptr<Instance> vm);
   ~QemuVm() override;
 
   // See Driver::Find().
-  static Result<std::unique_ptr<Vm>> Find(Executor executor, ProcessSpawner& spawner,
-                                          QemuOptions options, const std::string& handle);
+  static Result<std::unique_ptr<QemuVm>> Find(Executor executor, ProcessSpawner& spawner,
+                                              QemuOptions options,
+                                              std::shared_ptr<Isolation> isolation,
+                                              const std::string& handle);
 
   const VmConfig& config() const override { return vm_->config; }
   VmState state() const override { return vm_->state; }
@@ -44,9 +46,9 @@ class QemuVm final : public Vm {
   Task<void> Stop(Deadline deadline) override;
   std::string Handle() const override;
 
- private:
-  QemuVm(ProcessSpawner& spawner, QemuOptions options, std::shared_ptr<Instance> vm);
+  const std::shared_ptr<Instance>& instance() const { return vm_; }
 
+ private:
   ProcessSpawner& spawner_;
   QemuOptions options_;
   std::shared_ptr<Instance> vm_;

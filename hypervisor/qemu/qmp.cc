@@ -6,9 +6,9 @@
 #include <boost/asio/buffer.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <cerrno>
-#include <cstring>
 #include <deque>
 #include <map>
+#include <span>
 
 #include "base/notifier.h"
 
@@ -113,22 +113,9 @@ struct QmpClient::Channel : std::enable_shared_from_this<Channel> {
   }
 
   ssize_t SendOne(const Outgoing& out) {
-    iovec part{.iov_base = const_cast<char*>(out.bytes.data()), .iov_len = out.bytes.size()};
-    alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control{};
-    msghdr message{};
-    message.msg_iov = &part;
-    message.msg_iovlen = 1;
-    if (out.fd) {
-      message.msg_control = control.data();
-      message.msg_controllen = control.size();
-      cmsghdr* header = CMSG_FIRSTHDR(&message);
-      header->cmsg_level = SOL_SOCKET;
-      header->cmsg_type = SCM_RIGHTS;
-      header->cmsg_len = CMSG_LEN(sizeof(int));
-      const int fd = out.fd.get();
-      std::memcpy(CMSG_DATA(header), &fd, sizeof(fd));
-    }
-    return ::sendmsg(socket.native_handle(), &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+    const int fd = out.fd.get();
+    return SendWithDescriptors(socket.native_handle(), out.bytes, std::span(&fd, out.fd ? 1u : 0u),
+                               MSG_DONTWAIT);
   }
 };
 

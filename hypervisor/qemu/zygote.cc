@@ -47,11 +47,15 @@ struct Passed {
   }
 };
 
-std::string Encode(const SpawnRequest& request, const Passed& passed) {
-  const RequestHeader header{.magic = kMagic,
-                             .descriptors = static_cast<std::uint32_t>(passed.targets.size()),
-                             .huge_pages = request.huge_pages ? 1u : 0u,
-                             .new_session = request.new_session ? 1u : 0u};
+Result<std::string> Encode(const SpawnRequest& request, const Passed& passed) {
+  RequestHeader header{.magic = kMagic,
+                       .descriptors = static_cast<std::uint32_t>(passed.targets.size()),
+                       .huge_pages = request.huge_pages ? 1u : 0u,
+                       .new_session = request.new_session ? 1u : 0u,
+                       .confined = request.confinement ? 1u : 0u};
+  if (request.confinement) {
+    ASSIGN_OR_RETURN(header.confinement, Describe(*request.confinement));
+  }
   std::string message;
   Append(message, &header, sizeof(header));
   Append(message, passed.targets.data(), passed.targets.size() * sizeof(std::int32_t));
@@ -61,19 +65,9 @@ std::string Encode(const SpawnRequest& request, const Passed& passed) {
 }
 
 Result<void> Send(int socket, const std::string& message, const std::vector<int>& descriptors) {
-  iovec data{const_cast<char*>(message.data()), message.size()};
-  alignas(cmsghdr) std::array<char, CMSG_SPACE(kMaxDescriptors * sizeof(int))> control{};
-  msghdr header{};
-  header.msg_iov = &data;
-  header.msg_iovlen = 1;
-  header.msg_control = control.data();
-  header.msg_controllen = CMSG_SPACE(descriptors.size() * sizeof(int));
-  cmsghdr* const rights = CMSG_FIRSTHDR(&header);
-  rights->cmsg_level = SOL_SOCKET;
-  rights->cmsg_type = SCM_RIGHTS;
-  rights->cmsg_len = CMSG_LEN(descriptors.size() * sizeof(int));
-  std::memcpy(CMSG_DATA(rights), descriptors.data(), descriptors.size() * sizeof(int));
-  if (::sendmsg(socket, &header, MSG_NOSIGNAL) < 0) return ErrnoError(errno, "asking the zygote");
+  if (SendWithDescriptors(socket, message, descriptors) < 0) {
+    return ErrnoError(errno, "asking the zygote");
+  }
   return {};
 }
 
@@ -177,7 +171,10 @@ Result<std::unique_ptr<Process>> ZygoteSpawner::Fork(Zygote& zygote, const Spawn
     passed.Add(source, target);
   }
   for (const int fd : request.inherit) passed.Add(fd, fd);
-  const std::string message = Encode(request, passed);
+  if (request.confinement) {
+    for (const int fd : request.confinement->cgroups) passed.Add(fd, fd);
+  }
+  ASSIGN_OR_RETURN(const std::string message, Encode(request, passed));
   if (message.size() > kMaxRequest || passed.targets.size() > kMaxDescriptors) {
     return Unavailable("the request is too large for a zygote");
   }

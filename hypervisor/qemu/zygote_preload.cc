@@ -45,6 +45,7 @@ bool Parse(char* text, size_t size, Request& request) {
   const size_t count = request.header.descriptors;
   const size_t names = sizeof(RequestHeader) + count * sizeof(int32_t);
   if (request.header.magic != kMagic || count > kMaxDescriptors || size <= names) return false;
+  if (!hatchery::confine::Valid(request.header.confinement)) return false;
   for (size_t i = 0; i < count; ++i) {
     int32_t target = 0;
     memcpy(&target, text + sizeof(RequestHeader) + i * sizeof(target), sizeof(target));
@@ -57,21 +58,36 @@ bool Parse(char* text, size_t size, Request& request) {
   return request.arguments < request.end && request.end[-1] == '\0';
 }
 
-// Shows `arguments` as the process's own, in the room that the zygote was started with.
-void Show(char** argv, int argc, const Request& request) {
-  char* const room = argv[0];
-  const char* const room_end = argv[argc - 1] + strlen(argv[argc - 1]) + 1;
-  const auto room_size = static_cast<size_t>(room_end - room);
-  size_t size = static_cast<size_t>(request.end - request.arguments);
-  if (size >= room_size) size = room_size - 1;
-  memset(room, 0, room_size);
-  memcpy(room, request.arguments, size);
-  // Without the zero bytes after it, where we may.
-  prctl(PR_SET_MM, PR_SET_MM_ARG_END, room + size, 0, 0);
+// Where the process shows its arguments, in /proc/PID/cmdline: the room that the zygote was started
+// with.
+struct Room {
+  char* start;
+  size_t size;
+};
+
+Room RoomOf(char** argv, int argc) {
+  const char* const end = argv[argc - 1] + strlen(argv[argc - 1]) + 1;
+  return {argv[0], static_cast<size_t>(end - argv[0])};
+}
+
+size_t ShownSize(const Request& request, const Room& room) {
+  const auto size = static_cast<size_t>(request.end - request.arguments);
+  return size < room.size ? size : room.size - 1;
+}
+
+// Makes the room as small as what will be in it, where we may: as root. Else zero bytes follow it.
+void FitRoom(const Request& request, const Room& room) {
+  prctl(PR_SET_MM, PR_SET_MM_ARG_END, room.start + ShownSize(request, room), 0, 0);
+}
+
+// The last thing before main(): who sees these arguments sees the process as it was asked for.
+void Show(const Request& request, const Room& room) {
+  memset(room.start, 0, room.size);
+  memcpy(room.start, request.arguments, ShownSize(request, room));
 }
 
 // In the new process: becomes what was asked for. Does not return.
-[[noreturn]] void Run(Request& request, int argc, char** argv, char** environment) {
+[[noreturn]] void Run(Request& request, const Room& room, char** environment) {
   close(request_socket);
   const int count = static_cast<int>(request.header.descriptors);
   // First out of each other's way, above all places where they belong.
@@ -92,6 +108,16 @@ void Show(char** argv, int argc, const Request& request) {
   if (request.header.new_session != 0) setsid();
   if (request.header.huge_pages == 0) prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);
   if (chdir(request.cwd) != 0) _exit(kCannotStart);
+  if (request.header.confined != 0) {
+    // Limit() ends where descriptors may be; and nobody is to wait for Enter(): the answer is out.
+    const auto& description = request.header.confinement;
+    const char* failed = hatchery::confine::Limit(description);
+    if (failed == nullptr) failed = hatchery::confine::Enter(description);
+    if (failed != nullptr) {
+      hatchery::confine::Complain(2, request.arguments, failed);
+      _exit(hatchery::confine::kExitCode);
+    }
+  }
 
   int arguments = 0;
   for (const char* at = request.arguments; at < request.end; at += strlen(at) + 1) ++arguments;
@@ -105,7 +131,7 @@ void Show(char** argv, int argc, const Request& request) {
     own[i] = at;
     at += strlen(at) + 1;
   }
-  Show(argv, argc, request);
+  Show(request, room);
   exit(program_main(arguments, own, environment));
 }
 
@@ -127,6 +153,22 @@ void Answer(int32_t value, int pidfd) {
   (void)sendmsg(request_socket, &message, MSG_NOSIGNAL);
 }
 
+// What the process is to give up, done by the one in between: it has one thread, and the program's
+// fork handlers may give the process itself another. False after a complaint.
+bool Confine(const Request& request) {
+  if (request.header.confined == 0) return true;
+  const auto& description = request.header.confinement;
+  const char* const failed = hatchery::confine::Drop(description);
+  if (failed == nullptr) return true;
+  const int error = errno;
+  for (uint32_t i = 0; i < request.header.descriptors; ++i) {
+    if (request.targets[i] != 2) continue;
+    hatchery::confine::Complain(request.descriptors[i], request.arguments, failed);
+  }
+  errno = error;
+  return false;
+}
+
 // Starts the process from one in between that ends at once, so that it becomes the child of who
 // asked, not ours. The one in between is made without the program's fork handlers (QEMU's would
 // start a thread), the process itself with them.
@@ -139,8 +181,14 @@ void Start(Request& request, int argc, char** argv, char** environment) {
     }
     return;
   }
+  const Room room = RoomOf(argv, argc);
+  FitRoom(request, room);
+  if (!Confine(request)) {
+    Answer(-errno, -1);
+    _exit(0);
+  }
   const pid_t pid = fork();
-  if (pid == 0) Run(request, argc, argv, environment);
+  if (pid == 0) Run(request, room, environment);
   if (pid < 0) {
     Answer(-errno, -1);
   } else {
@@ -159,6 +207,10 @@ void Start(Request& request, int argc, char** argv, char** environment) {
 // Instead of main(). Ends when who started the zygote is gone.
 int Wait(int argc, char** argv, char** environment) {
   static char text[kMaxRequest + 1];
+  // What came along from who started us would be in every process.
+  const auto socket = static_cast<unsigned>(request_socket);
+  if (socket > 3) close_range(3, socket - 1, 0);
+  close_range(socket + 1, ~0u, 0);
   for (;;) {
     Request request{};
     iovec data{text, kMaxRequest};

@@ -11,6 +11,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "base/confine.h"
+
 namespace hatchery::hypervisor::qemu::zygote {
 
 struct RequestHeader {
@@ -18,9 +20,12 @@ struct RequestHeader {
   std::uint32_t descriptors;
   std::uint32_t huge_pages;  // 0: none for this process
   std::uint32_t new_session;
+  std::uint32_t confined;  // 0: `confinement` means nothing
+  std::uint32_t reserved;
+  confine::Description confinement;
 };
 
-inline constexpr std::uint32_t kMagic = 0x3179677a;  // "zgy1"
+inline constexpr std::uint32_t kMagic = 0x3279677a;  // "zgy2"
 inline constexpr std::size_t kMaxRequest = 64 << 10;
 inline constexpr std::size_t kMaxDescriptors = 32;
 // The arguments of a zygote: this name, the number of its end of the pair, and so many bytes of

@@ -422,7 +422,7 @@ TEST_F(AdmissionTest, SumsEqualARecountAfterAnything) {
       if (vm->phase() != record::VM_PHASE_ASSIGNED) continue;
       const Bytes memory(vm->record.memory_bytes());
       growth += memory - kPrivate;
-      auto& of = tenants[vm->tenant];
+      auto& of = tenants[vm->tenant()];
       of = {of.leases + 1, of.vcpus + vm->record.vcpus(), of.memory + memory};
     }
     ASSERT_EQ(admission().memory()->growth, growth) << "step " << step;

@@ -59,7 +59,7 @@ class Life : public CacheFixture {
     ASSERT_NE(fresh, nullptr);
     for (const auto& vm : cache().vms().List()) {
       if (vm->phase() != record::VM_PHASE_ASSIGNED) continue;
-      const auto ran = Run(cache().leases().Exec(vm->id(), {.argv = {"true"}}, After(kLong)));
+      const auto ran = Run(cache().leases().Exec({}, vm->id(), {.argv = {"true"}}, After(kLong)));
       // A connection that was lost is not made anew; the VM can be given back all the same.
       EXPECT_TRUE(ran.has_value() || !vm->machine->agent->usable()) << ToString(ran.error());
       const auto released = Release(vm);
@@ -100,7 +100,7 @@ class Life : public CacheFixture {
     EXPECT_TRUE(given_.insert(acquired->vm->id()).second)
         << acquired->vm->record.id() << " was given to two";
     EXPECT_EQ(acquired->vm->phase(), record::VM_PHASE_ASSIGNED);
-    (void)Run(cache().leases().Exec(acquired->vm->id(), {.argv = {"true"}}, After(kMoment)));
+    (void)Run(cache().leases().Exec({}, acquired->vm->id(), {.argv = {"true"}}, After(kMoment)));
     return acquired->vm;
   }
   std::size_t TemplatesOnDisk() {
@@ -185,7 +185,8 @@ std::string NameOf(Verb verb) {
     case Verb::kRemoveVcpus:
     case Verb::kRemoveMemory:
     case Verb::kStats:
-    case Verb::kAdopt: break;  // no part of a life
+    case Verb::kWait:
+    case Verb::kReconnect: break;  // no part of a life
   }
   return "Other";
 }

@@ -163,11 +163,13 @@ TEST_F(OnliningTest, WhatIsThereAlreadyIsSaidThoughTheRestIsMissing) {
   EXPECT_EQ(Stored(vm).pending_vcpus(), 1u);
 }
 
-TEST_F(OnliningTest, AGuestThatIsGoneIsNotAskedAgain) {
+TEST_F(OnliningTest, AGuestWhoseConnectionWasLostIsAskedAgainOverAnother) {
   outside_.agents.GarbleNext(Method::kAwaitOnline);
   const auto vm = AcquireLarger();
   EXPECT_EQ(Wait(vm).error().code, Code::kUnavailable);
   EXPECT_TRUE(vm->pending());
+  while (vm->pending()) ASSERT_TRUE(Run(SleepFor(std::chrono::milliseconds(1))).has_value());
+  EXPECT_EQ(vm->pending_problem, "");
   EXPECT_TRUE(NobodyIsFollowed());
 }
 

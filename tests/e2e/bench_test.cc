@@ -63,7 +63,10 @@ class BenchTest : public testing::Test {
            << " ] || exit 1;; esac\n"
            << "exec qemu-system-x86_64 \"$@\"\n";
     script.close();
-    fs::permissions(wrapper(), fs::perms::owner_all);
+    // VMMs are users of their own, who have to find it.
+    constexpr auto kForAll = static_cast<fs::perms>(0755);
+    fs::permissions(wrapper(), kForAll);
+    fs::permissions(dir_.path(), kForAll);
   }
 
   static const Series& Of(const Section& section, const std::string& key) {

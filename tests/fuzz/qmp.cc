@@ -87,7 +87,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   config.max_vcpus = 4;
   config.memory = kMemoryBlock;
   config.max_memory = Bytes::GiB(1);
-  auto vm = std::make_shared<qemu::Instance>(io.get_executor(), config);
+  auto vm = std::make_shared<qemu::Instance>(io.get_executor(), config,
+                                             std::make_shared<hypervisor::Isolation>());
   vm->Connect(UniqueFd(fds[0]));
   std::optional<Result<void>> result;
   asio::co_spawn(io, qemu::Drive(vm), [&](std::exception_ptr bug, Result<void> r) {

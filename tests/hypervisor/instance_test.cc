@@ -19,7 +19,8 @@ class InstanceTest : public testing::Test {
     VmConfig config;
     config.id = VmId("vm-1");
     config.run_dir = dir_.path();
-    instance_ = std::make_shared<Instance>(io_.get_executor(), std::move(config));
+    instance_ = std::make_shared<Instance>(io_.get_executor(), std::move(config),
+                                           std::make_shared<Isolation>());
     PosixSpawner spawner(io_.get_executor());
     SpawnRequest request;
     request.argv = {"sleep", "1000"};

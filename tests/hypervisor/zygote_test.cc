@@ -155,5 +155,124 @@ TEST_F(ZygoteTest, EndsWithItsSpawner) {
   while (!Zygotes().empty()) ::waitpid(-1, nullptr, WNOHANG);
 }
 
+// Both ways to start a confined program: from a zygote, and plainly.
+class ConfinedTest : public ZygoteTest, public testing::WithParamInterface<bool> {
+ protected:
+  ProcessSpawner& spawner() {
+    if (GetParam()) return spawner_;
+    return plain_;
+  }
+  SpawnRequest Shell(const std::string& script) {
+    SpawnRequest request;
+    request.argv = {"sh", "-c", script};
+    request.env = MinimalEnvironment();
+    request.confinement.emplace();
+    return request;
+  }
+  // stdout and stderr of a child that ends by itself.
+  std::string OutputOf(SpawnRequest request, int exit_code = 0) {
+    const auto dir = TempDir::Create("/tmp", "hatchery-confined-").value();
+    const auto path = dir.path() / "out";
+    const UniqueFd out(::open(path.c_str(), O_CREAT | O_WRONLY | O_APPEND | O_CLOEXEC, 0600));
+    request.stdout_fd = request.stderr_fd = out.get();
+    auto process = spawner().Spawn(request);
+    if (!process) return ToString(process.error());
+    EXPECT_EQ(ToString(Wait(**process)), "exit code " + std::to_string(exit_code));
+    return ReadFile(path).value();
+  }
+  std::string Status(const std::string& text, const std::string& field) {
+    const auto at = text.find("\n" + field + ":\t");
+    if (at == std::string::npos) return "no " + field;
+    const auto from = at + field.size() + 3;
+    return text.substr(from, text.find('\n', from) - from);
+  }
+};
+
+INSTANTIATE_TEST_SUITE_P(Both, ConfinedTest, testing::Bool());
+
+TEST_P(ConfinedTest, CannotGainPrivilegesOrDumpItsMemory) {
+  auto request = Shell("cat /proc/self/status; ulimit -c; ulimit -n");
+  request.confinement->core_size = 0;
+  request.confinement->open_files = 200;
+  const auto output = OutputOf(request);
+  EXPECT_EQ(Status(output, "NoNewPrivs"), "1");
+  EXPECT_TRUE(output.ends_with("\n0\n200\n")) << output;
+  EXPECT_EQ(Status(OutputOf(Shell("cat /proc/self/status")), "Uid"),
+            std::to_string(::getuid()) + "\t" + std::to_string(::getuid()) + "\t" +
+                std::to_string(::getuid()) + "\t" + std::to_string(::getuid()));
+}
+
+TEST_P(ConfinedTest, BecomesAnotherUser) {
+  ASSERT_EQ(::getuid(), 0u) << "only root may";
+  auto request = Shell("cat /proc/$$/status; ls /proc/$$/fd >/dev/null && echo owns");
+  request.confinement->ids = {.uid = 1'900'000'001, .gid = 1'900'000'002, .groups = {44, 55}};
+  const auto output = OutputOf(request);
+  EXPECT_EQ(Status(output, "Uid"), "1900000001\t1900000001\t1900000001\t1900000001");
+  EXPECT_EQ(Status(output, "Gid"), "1900000002\t1900000002\t1900000002\t1900000002");
+  EXPECT_EQ(Status(output, "Groups"), "44 55 ");
+  for (const char* set : {"CapInh", "CapPrm", "CapEff", "CapAmb"}) {
+    EXPECT_EQ(Status(output, set), "0000000000000000") << set;
+  }
+  EXPECT_TRUE(output.ends_with("owns\n")) << output;
+}
+
+TEST_P(ConfinedTest, MayHaveDescriptorsAboveItsLimit) {
+  const int high = ::fcntl(0, F_DUPFD_CLOEXEC, 500);
+  ASSERT_GE(high, 500);
+  const UniqueFd kept(high);
+  auto request = Shell("test -e /proc/self/fd/" + std::to_string(high) + " && echo there");
+  request.inherit = {high};
+  request.confinement->open_files = 100;
+  EXPECT_EQ(OutputOf(request), "there\n");
+}
+
+TEST_P(ConfinedTest, HasNoDescriptorThatItWasNotGiven) {
+  // As a library opens them that does not think of children.
+  const UniqueFd leaked(::fcntl(0, F_DUPFD, 200)), given(::fcntl(0, F_DUPFD_CLOEXEC, 300)),
+      leaked_too(::fcntl(0, F_DUPFD, 310));
+  auto request = Shell("cd /proc/$$/fd; test -e " + std::to_string(given.get()) + " -a ! -e " +
+                       std::to_string(leaked.get()) + " -a ! -e " +
+                       std::to_string(leaked_too.get()) + " && echo only that");
+  request.inherit = {given.get()};
+  EXPECT_EQ(OutputOf(request), "only that\n");
+}
+
+TEST_P(ConfinedTest, EntersItsControlGroupsFirst) {
+  // A file stands for a group: what is written there is "0", before the program writes more.
+  const auto dir = TempDir::Create("/tmp", "hatchery-confined-").value();
+  const auto members = dir.path() / "cgroup.procs";
+  const UniqueFd fd(::open(members.c_str(), O_CREAT | O_WRONLY | O_APPEND | O_CLOEXEC, 0644));
+  auto request = Shell("cat " + members.string() + "; test -e /proc/$$/fd/" +
+                       std::to_string(fd.get()) + " || echo closed");
+  request.confinement->cgroups = {fd.get()};
+  EXPECT_EQ(OutputOf(request), "0closed\n");
+}
+
+TEST_P(ConfinedTest, SaysWhatItCouldNotDo) {
+  const UniqueFd full(::open("/dev/full", O_WRONLY | O_CLOEXEC));
+  auto request = Shell("echo ran");
+  request.confinement->cgroups = {full.get()};
+  EXPECT_EQ(OutputOf(request, 126), "cannot start sh: entering its control group: ENOSPC\n");
+  auto dropped = Shell("echo ran");
+  dropped.confinement->ids = {.uid = static_cast<uid_t>(-1), .gid = static_cast<gid_t>(-1)};
+  dropped.confinement->ids->groups = {static_cast<gid_t>(-1)};
+  EXPECT_THAT(OutputOf(dropped, 126), testing::EndsWith("cannot start sh: setting its groups: "
+                                                        "EINVAL\n"));
+}
+
+TEST_P(ConfinedTest, NamesAProgramThatDoesNotExist) {
+  SpawnRequest request = Shell("");
+  request.argv[0] = "/no/such/program";
+  const auto process = spawner().Spawn(request);
+  ASSERT_FALSE(process.has_value());
+  EXPECT_EQ(process.error().code, Code::kNotFound);
+  EXPECT_THAT(process.error().message, testing::HasSubstr("/no/such/program"));
+  request.argv[0] = "/etc/passwd";
+  EXPECT_EQ(spawner().Spawn(request).error().code, Code::kPermissionDenied);
+  request.argv[0] = "sh";
+  request.confinement->cgroups = {0, 0, 0, 0, 0};
+  EXPECT_EQ(plain_.Spawn(request).error().code, Code::kInvalidArgument);
+}
+
 }  // namespace
 }  // namespace hatchery::hypervisor::qemu

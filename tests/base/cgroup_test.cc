@@ -1,0 +1,165 @@
+#include "base/cgroup.h"
+
+#include <gmock/gmock.h>
+#include <sys/wait.h>
+
+#include <fstream>
+
+#include "base/files.h"
+
+namespace hatchery {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+
+// Folders and files as the kernel would have them. It makes no files in new groups: those that are
+// limited are prepared.
+class FakeTree : public testing::Test {
+ protected:
+  void Write(const fs::path& file, std::string_view text = "") {
+    fs::create_directories((root_ / file).parent_path());
+    std::ofstream(root_ / file) << text;
+  }
+  std::string Read(const fs::path& file) { return ReadFile(root_ / file).value_or("none"); }
+  void Group(const fs::path& group) {
+    Write(group / "cgroup.controllers", "cpuset cpu memory pids\n");
+    Write(group / "cgroup.subtree_control");
+    Write(group / "cgroup.procs");
+  }
+  void Limits(const fs::path& group) {
+    for (const char* file : {"memory.max", "pids.max", "cpu.max"}) Write(group / file);
+  }
+  Result<Cgroups> Open(std::string own, std::string setting = "auto") {
+    return Cgroups::Open(
+        {.root = root_, .own = std::move(own), .setting = std::move(setting), .parent = "h"});
+  }
+  static constexpr CgroupLimits kLimits = {.memory = Bytes::MiB(1), .pids = 50, .cpu_percent = 250};
+
+  TempDir dir_ = TempDir::Create("/tmp", "hatchery-cgroup-").value();
+  fs::path root_ = dir_.path();
+};
+
+TEST_F(FakeTree, Version2BelowOurOwnGroup) {
+  for (const char* group : {"", "a/b", "a/b/h"}) Group(group);
+  Limits("a/b/h/vm-1");
+  const auto groups = Open("0::/a/b\n");
+  ASSERT_TRUE(groups.has_value()) << ToString(groups.error());
+  EXPECT_EQ(groups->version(), Cgroups::Version::kV2);
+  EXPECT_EQ(groups->controllers(), "memory, pids, cpu");
+  EXPECT_THAT(groups->parents(), ElementsAre(root_ / "a/b/h"));
+  EXPECT_EQ(Read("a/b/cgroup.subtree_control"), "+memory +pids +cpu");
+  EXPECT_EQ(Read("a/b/h/cgroup.subtree_control"), "+memory +pids +cpu");
+  EXPECT_EQ(Read("cgroup.subtree_control"), "") << "not ours to change";
+  EXPECT_TRUE(groups->Contains("0::/a/b/h/vm-1\n"));
+  EXPECT_FALSE(groups->Contains("0::/a/b/h\n"));
+  EXPECT_FALSE(groups->Contains("0::/a/b/h2/vm-1\n"));
+  EXPECT_THAT(groups->List(), ElementsAre("vm-1"));
+  // Prepared, and so not empty: it is not taken for a new one.
+  EXPECT_FALSE(groups->Create("vm-1", kLimits).has_value());
+}
+
+TEST_F(FakeTree, Version2LeavesTheGroupThatItDivides) {
+  for (const char* group : {"", "a", "a/daemon", "a/h"}) Group(group);
+  // The kernel refuses while a has members; a folder in place of the file refuses as well.
+  fs::remove(root_ / "a/cgroup.subtree_control");
+  fs::create_directory(root_ / "a/cgroup.subtree_control");
+  Write("a/cgroup.procs", "1\n" + std::to_string(::getpid()) + "\n");
+  const auto shared = Open("0::/a\n");
+  ASSERT_FALSE(shared.has_value());
+  EXPECT_EQ(shared.error().code, Code::kFailedPrecondition);
+  EXPECT_EQ(Read("a/daemon/cgroup.procs"), "");
+  Write("a/cgroup.procs", std::to_string(::getpid()) + "\n");
+  EXPECT_FALSE(Open("0::/a\n").has_value());
+  EXPECT_EQ(Read("a/daemon/cgroup.procs"), "0");
+  // A daemon that starts where the last one went stays there.
+  fs::remove(root_ / "a/cgroup.subtree_control");
+  Write("a/cgroup.subtree_control", "memory pids cpu\n");
+  const auto again = Open("0::/a/daemon\n");
+  ASSERT_TRUE(again.has_value()) << ToString(again.error());
+  EXPECT_THAT(again->parents(), ElementsAre(root_ / "a/h"));
+  EXPECT_EQ(Read("a/cgroup.subtree_control"), "memory pids cpu\n");
+}
+
+TEST_F(FakeTree, Version2WithAName) {
+  for (const char* group : {"", "x", "x/y", "x/y/h"}) Group(group);
+  const auto groups = Open("0::/somewhere\n", "/x/y");
+  ASSERT_TRUE(groups.has_value()) << ToString(groups.error());
+  EXPECT_THAT(groups->parents(), ElementsAre(root_ / "x/y/h"));
+  EXPECT_EQ(Read("cgroup.subtree_control"), "+memory +pids +cpu");
+  EXPECT_EQ(Read("x/cgroup.subtree_control"), "+memory +pids +cpu");
+}
+
+TEST_F(FakeTree, Version1PerController) {
+  Write("memory/cgroup.procs");
+  Write("pids/cgroup.procs");
+  fs::create_directories(root_ / "memory/mine");
+  const auto groups = Open("4:memory:/mine\n3:cpu,cpuacct:/\n2:pids:/\n0::/\n");
+  ASSERT_TRUE(groups.has_value()) << ToString(groups.error());
+  EXPECT_EQ(groups->version(), Cgroups::Version::kV1);
+  EXPECT_EQ(groups->controllers(), "memory, pids");
+  EXPECT_THAT(groups->parents(), ElementsAre(root_ / "memory/mine/h", root_ / "pids/h"));
+  EXPECT_TRUE(groups->Contains("4:memory:/mine/h/vm-1\n2:pids:/\n"));
+  EXPECT_FALSE(groups->Contains("4:memory:/h/vm-1\n2:pids:/mine/h/vm-1\n"));
+  groups->RemoveParent();
+  EXPECT_FALSE(fs::exists(root_ / "pids/h"));
+}
+
+TEST_F(FakeTree, NoneIsSaid) {
+  EXPECT_EQ(Open("0::/\n").error().code, Code::kUnimplemented);
+  Write("unified/cgroup.procs");
+  EXPECT_EQ(Open("0::/\n").error().code, Code::kUnimplemented);
+}
+
+TEST_F(FakeTree, AGroupThatIsNotThereCannotBeEntered) {
+  const auto members = OpenMembers({root_ / "none"});
+  ASSERT_FALSE(members.has_value());
+  EXPECT_EQ(members.error().code, Code::kNotFound);
+  EXPECT_THAT(members.error().message, HasSubstr("none/cgroup.procs"));
+  EXPECT_TRUE(RemoveCgroup({root_ / "none"}).has_value());
+}
+
+TEST(RealCgroups, LimitHoldKillAndGo) {
+  auto own = ReadFile("/proc/self/cgroup");
+  const auto name = "hatchery-test-" + std::to_string(::getpid());
+  const auto groups = Cgroups::Open({.own = own.value_or(""), .setting = "auto", .parent = name});
+  if (!groups) {
+    EXPECT_NE(groups.error().message, "") << "a host without says why";
+    return;
+  }
+  const auto folders =
+      groups->Create("vm-1", {.memory = Bytes::MiB(64), .pids = 50, .cpu_percent = 250});
+  ASSERT_TRUE(folders.has_value()) << ToString(folders.error());
+  EXPECT_THAT(groups->List(), ElementsAre("vm-1"));
+  if (groups->version() == Cgroups::Version::kV1 && groups->controllers() == "memory, pids, cpu") {
+    EXPECT_EQ(ReadFile((*folders)[0] / "memory.limit_in_bytes").value(), "67108864\n");
+    EXPECT_EQ(ReadFile((*folders)[1] / "pids.max").value(), "50\n");
+    EXPECT_EQ(ReadFile((*folders)[2] / "cpu.cfs_quota_us").value(), "250000\n");
+  }
+  const auto members = OpenMembers(*folders);
+  ASSERT_TRUE(members.has_value());
+  const pid_t child = ::fork();
+  if (child == 0) {
+    for (const auto& fd : *members) (void)!::write(fd.get(), "0", 1);
+    for (;;) ::pause();
+  }
+  const auto file = "/proc/" + std::to_string(child) + "/cgroup";
+  while (ReadFile((*folders).back() / "cgroup.procs").value().empty()) {
+  }
+  EXPECT_TRUE(groups->Contains(ReadFile(file).value()));
+  EXPECT_FALSE(groups->Contains(*own));
+  EXPECT_EQ(RemoveCgroup(*folders).error().code, Code::kUnavailable);
+  KillMembers(*folders);
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFSIGNALED(status));
+  while (!RemoveCgroup(*folders)) {
+  }
+  EXPECT_THAT(groups->List(), IsEmpty());
+  groups->RemoveParent();
+  EXPECT_FALSE(fs::exists(groups->parents()[0]));
+}
+
+}  // namespace
+}  // namespace hatchery
