@@ -48,9 +48,13 @@ std::unique_ptr<grpc::ClientContext> Within(std::chrono::milliseconds patience) 
   return context;
 }
 
-Client::Client(std::string name, const std::string& socket, Journal& journal)
-    : name_(std::move(name)), journal_(journal) {
-  const auto channel = Connect(socket);
+Client::Client(std::string name, std::string socket, Journal& journal)
+    : name_(std::move(name)), socket_(std::move(socket)), journal_(journal) {
+  Reconnect();
+}
+
+void Client::Reconnect() {
+  const auto channel = Connect(socket_);
   cache_ = api::Cache::NewStub(channel);
   factory_ = api::Factory::NewStub(channel);
 }
@@ -63,6 +67,9 @@ void Client::Note(Json line, const grpc::Status& status) {
   line["code"] = static_cast<int>(status.error_code());
   if (!status.ok()) line["message"] = status.error_message();
   journal_.Write(std::move(line));
+  // A channel may wait for seconds on an attempt that met a dying daemon, while the next one
+  // serves.
+  if (status.error_code() == grpc::StatusCode::UNAVAILABLE) Reconnect();
 }
 
 bool Client::IsEnd(const grpc::Status& status) {

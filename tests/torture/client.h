@@ -41,7 +41,7 @@ struct Holding {
 class Client {
  public:
   // `socket` as gRPC writes it.
-  Client(std::string name, const std::string& socket, Journal& journal);
+  Client(std::string name, std::string socket, Journal& journal);
 
   grpc::Status Acquire(const Wish& wish, std::chrono::milliseconds patience);
   // Asks the guest who it is, and marks it as this lease's.
@@ -72,7 +72,10 @@ class Client {
   // Says whether the service said that this lease is no more.
   static bool IsEnd(const grpc::Status& status);
 
+  void Reconnect();
+
   const std::string name_;
+  const std::string socket_;
   Journal& journal_;
   std::unique_ptr<api::Cache::Stub> cache_;
   std::unique_ptr<api::Factory::Stub> factory_;

@@ -155,7 +155,7 @@ void Mischief::FillDisk(Dice& dice) {
       piece /= 2;
     }
   }
-  Later(dice, 100, 2500, [path] { (void)RemoveAll(path); });
+  Later(dice, 50, 1000, [path] { (void)RemoveAll(path); });
 }
 
 void Mischief::RefuseWrites(Dice& dice) {

@@ -40,7 +40,7 @@ bool MountDisk(const fs::path& path, bool large) {
 // Between two deeds, in milliseconds. Who counts kills is in a hurry.
 std::int64_t LongestPause(const RunOptions& options) {
   if (options.real_vmms) return 4000;
-  return options.kills > 0 ? 150 : 500;
+  return options.kills > 0 ? 300 : 500;
 }
 
 void Say(const std::string& line) {

@@ -13,7 +13,6 @@ namespace hatchery::torture {
 
 namespace {
 
-using agent::guest::Call;
 using agent::guest::Connection;
 
 constexpr std::string_view kGuestService = "hatchery.agent.v1.Guest";
