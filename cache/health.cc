@@ -52,9 +52,9 @@ asio::awaitable<void> HealthChecks::Run() {
     std::erase_if(silent_, [&](const auto& entry) { return !vms_.Find(entry.first); });
     const auto step = interval / static_cast<int>(std::max<std::size_t>(round.size(), 1));
     if (round.empty() && !co_await SleepFor(step)) co_return;
-    for (auto& vm : round) {
+    for (const auto& vm : round) {
       if (!co_await SleepFor(step)) co_return;
-      looks_.Spawn("look at " + vm->record.id(), Look(std::move(vm)));
+      looks_.Spawn("look at " + vm->record.id(), Look(vm));
     }
   }
 }

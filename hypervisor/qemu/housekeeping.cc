@@ -10,8 +10,8 @@
 namespace hatchery::hypervisor::qemu {
 
 struct Housekeeping::State : std::enable_shared_from_this<State> {
-  State(Executor executor, Bytes limit, std::shared_ptr<Isolation> i)
-      : log_limit(limit), isolation(std::move(i)), timer(std::move(executor)) {}
+  State(const Executor& executor, Bytes limit, std::shared_ptr<Isolation> i)
+      : log_limit(limit), isolation(std::move(i)), timer(executor) {}
 
   Bytes log_limit;
   std::shared_ptr<Isolation> isolation;
