@@ -73,7 +73,7 @@ Result<Adoption::Taken> Adoption::TakeOver(record::VmRecord record,
     return Taken::kEnding;
   }
   ++untried_;
-  Begin(*vm);
+  vm->reaching = true;
   tasks_.Spawn("reach " + vm->record.id(),
                leased ? ReachLeased(vm, /*first=*/true) : ReachWarm(vm));
   return Taken::kInUse;
@@ -116,7 +116,7 @@ Task<void> Adoption::ReachInTurn(VmPtr vm) {
 asio::awaitable<void> Adoption::ReachWarm(VmPtr vm) {
   auto reached = co_await ReachInTurn(vm);
   Tried();
-  End(*vm);
+  vm->reaching = false;
   if (co_await IsCancelled() || vm->phase() != record::VM_PHASE_WARM) co_return;
   const auto state = vm->machine->vm->state();
   if (reached && state != hypervisor::VmState::kPaused) {
@@ -134,7 +134,7 @@ asio::awaitable<void> Adoption::ReachWarm(VmPtr vm) {
 // It may be in its pool, or an acquire may be about to use it: it is left where it is.
 asio::awaitable<void> Adoption::ReachLostWarm(VmPtr vm) {
   auto reached = co_await Reach(vm, After(kWarmPatience));
-  End(*vm);
+  vm->reaching = false;
   if (reached || co_await IsCancelled() || vm->phase() != record::VM_PHASE_WARM) co_return;
   pools_.Remove(vm);
   vms_.End(vm, record::VM_PHASE_FAILED, reached.error().message);
@@ -153,7 +153,7 @@ asio::awaitable<void> Adoption::ReachLeased(VmPtr vm, bool first) {
     if (co_await over()) break;
     reached = co_await Reach(vm, After(kLaterTry));
   }
-  End(*vm);
+  vm->reaching = false;
   if (!reached || co_await over()) co_return;
   Note(*vm, "");
   if (!first) co_return;
@@ -172,16 +172,6 @@ void Adoption::Note(VmEntry& vm, const std::string& problem) {
              problem.empty() ? "it can be reached again" : "it stays leased: " + problem);
 }
 
-void Adoption::Begin(VmEntry& vm) {
-  vm.reaching = true;
-  reaching_.insert(vm.id());
-}
-
-void Adoption::End(VmEntry& vm) {
-  vm.reaching = false;
-  reaching_.erase(vm.id());
-}
-
 void Adoption::Start() { tasks_.Spawn("look after VMs", KeepLooking()); }
 
 asio::awaitable<void> Adoption::KeepLooking() {
@@ -190,11 +180,11 @@ asio::awaitable<void> Adoption::KeepLooking() {
 
 void Adoption::Look() {
   for (const auto& vm : vms_.List()) {
-    if (reaching_.contains(vm->id()) || !IsLost(*vm)) continue;
+    if (vm->reaching || !IsLost(*vm)) continue;
     const bool warm = vm->phase() == record::VM_PHASE_WARM;
     const bool leased = vm->phase() == record::VM_PHASE_ASSIGNED && IsConfirmed(vm->record);
     if (!warm && !leased) continue;
-    Begin(*vm);
+    vm->reaching = true;
     tasks_.Spawn("reach " + vm->record.id(),
                  warm ? ReachLostWarm(vm) : ReachLeased(vm, /*first=*/false));
   }

@@ -6,7 +6,7 @@
 //   WARM          | ended, after kWarmPatience; its pool     | is in its pool, or, if that has
 //                 | hatches another                          | enough at the start, ended
 //   ASSIGNED      | stays leased, VmEntry::problem says why; | in use as before
-//                 | tried again until it answers, ends, |
+//                 | tried again until it answers, ends,      |
 //                 | or is released                           |
 //
 // A leased VM is its holder's: it is never ended because nobody could talk to it. Loop thread only.
@@ -14,7 +14,6 @@
 
 #include <cstddef>
 #include <optional>
-#include <set>
 
 #include "agent/client/client.h"
 #include "base/notifier.h"
@@ -62,9 +61,6 @@ class Adoption {
   Task<void> Reach(VmPtr vm, Deadline deadline);
   Task<void> ReachInTurn(VmPtr vm);
   void Note(VmEntry& vm, const std::string& problem);
-  // Whether it is being reached; meanwhile nobody else judges it.
-  void Begin(VmEntry& vm);
-  void End(VmEntry& vm);
   void Tried();
 
   Executor executor_;
@@ -76,7 +72,6 @@ class Adoption {
   const std::string host_boot_id_;
   Slots first_tries_;
   std::size_t untried_ = 0;  // taken over, and the first try has not ended
-  std::set<VmId> reaching_;
   Notifier tried_;
   TaskScope tasks_;
 };
