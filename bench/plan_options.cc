@@ -4,7 +4,7 @@
 #include <charconv>
 #include <cmath>
 
-#include "cmd/duration.h"
+#include "base/duration.h"
 
 namespace hatchery::bench {
 

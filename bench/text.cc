@@ -7,7 +7,7 @@
 #include <cstdio>
 
 #include "base/bytes.h"
-#include "cmd/duration.h"
+#include "base/duration.h"
 
 namespace hatchery::bench {
 

@@ -148,28 +148,17 @@ asio::awaitable<void> Adoption::ReachLeased(VmPtr vm, bool first) {
   };
   for (auto pause = kFirstPause; !reached && !co_await over();
        pause = std::min(pause * 2, kLastPause)) {
-    Note(*vm, reached.error().message);
+    vms_.SetProblem(*vm, reached.error().message);
     (void)co_await vm->gone.Wait(After(pause));
     if (co_await over()) break;
     reached = co_await Reach(vm, After(kLaterTry));
   }
   vm->reaching = false;
   if (!reached || co_await over()) co_return;
-  Note(*vm, "");
+  vms_.SetProblem(*vm, "");
   if (!first) co_return;
   log::Info({.vm = vm->record.id()}, "taken over, assigned");
   onlining_.Follow(vm);
-}
-
-void Adoption::Note(VmEntry& vm, const std::string& problem) {
-  // Its wording may change from one try to the next; that there is one is what matters.
-  if (problem.empty() == vm.problem.empty()) return;
-  if (auto noted = vms_.SetProblem(vm, problem); !noted) {
-    return log::Error({.vm = vm.record.id()}, "recording its health: " + ToString(noted.error()));
-  }
-  log::Write(problem.empty() ? log::Level::kInfo : log::Level::kWarning,
-             {.vm = vm.record.id(), .request = vm.request.str()},
-             problem.empty() ? "it can be reached again" : "it stays leased: " + problem);
 }
 
 void Adoption::Start() { tasks_.Spawn("look after VMs", KeepLooking()); }

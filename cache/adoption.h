@@ -60,7 +60,6 @@ class Adoption {
   asio::awaitable<void> ReachLeased(VmPtr vm, bool first);
   Task<void> Reach(VmPtr vm, Deadline deadline);
   Task<void> ReachInTurn(VmPtr vm);
-  void Note(VmEntry& vm, const std::string& problem);
   void Tried();
 
   Executor executor_;
@@ -75,9 +74,5 @@ class Adoption {
   Notifier tried_;
   TaskScope tasks_;
 };
-
-// Whether the guest of a VM that is leased has confirmed its new identity: that is written down
-// only then.
-inline bool IsConfirmed(const record::VmRecord& record) { return !record.boot_id().empty(); }
 
 }  // namespace hatchery::cache

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <ranges>
+#include <utility>
 
 #include "base/json.h"
 #include "base/log.h"
@@ -12,6 +13,10 @@ namespace {
 
 // A VMM's last words are at most 1 KiB, and an agent's not longer.
 constexpr std::size_t kLongestReason = 2048;
+
+// Between tries to write what is owed, doubling from the first to the last.
+constexpr std::chrono::nanoseconds kFirstOwedPause = std::chrono::milliseconds(100);
+constexpr std::chrono::nanoseconds kLastOwedPause = std::chrono::seconds(10);
 
 std::int64_t UnixNanosOf(WallTime time) {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(time.time_since_epoch()).count();
@@ -49,7 +54,7 @@ Events::Events(Executor executor, KvStore& store, RightOfWay& right_of_way,
       clock_(clock),
       host_boot_(std::hash<std::string>()(host_boot_id)),
       changed_(executor),
-      droppers_(executor) {}
+      tasks_(executor) {}
 
 void Events::Restore(std::vector<record::EventRecord> events) {
   for (auto& event : events) Append(std::move(event));
@@ -93,28 +98,50 @@ record::EventRecord Events::HealthChanged(const record::VmRecord& vm,
   return event;
 }
 
-Result<void> Events::Commit(RecordBatch& batch, record::EventRecord event) {
+Result<void> Events::Commit(const RecordBatch& batch, record::EventRecord event) {
   event.set_unix_ns(UnixNanosOf(clock_.Now()));
-  std::vector<record::EventRecord> told = owed_;
+  std::vector<record::EventRecord> told = owed_events_;
   told.push_back(std::move(event));
+  return Write(batch, std::move(told));
+}
+
+Result<void> Events::Write(const RecordBatch& batch, std::vector<record::EventRecord> told) {
+  RecordBatch whole(batch.point());
+  if (owed_) whole.Append(*owed_);
+  whole.Append(batch);
   std::uint64_t revision = last_;
   for (auto& each : told) {
     each.set_revision(++revision);
     each.set_host_boot(host_boot_);
-    batch.Put(each);
+    whole.Put(each);
   }
-  RETURN_IF_ERROR(batch.Commit(store_));
-  owed_.clear();
+  RETURN_IF_ERROR(whole.Commit(store_));
+  owed_.reset();
+  owed_events_.clear();
   for (auto& each : told) Append(std::move(each));
   changed_.NotifyAll();
   DropOld();
   return {};
 }
 
-void Events::Owe(record::EventRecord event) {
-  // While nothing can be written no VM is made: at most two events for each that there is.
-  event.set_unix_ns(UnixNanosOf(clock_.Now()));
-  owed_.push_back(std::move(event));
+void Events::Owe(const RecordBatch& batch, std::optional<record::EventRecord> event) {
+  // While nothing can be written no VM is made: at most two changes for each that there is.
+  if (!owed_) owed_.emplace(batch.point());
+  owed_->Append(batch);
+  if (event) {
+    event->set_unix_ns(UnixNanosOf(clock_.Now()));
+    owed_events_.push_back(*std::move(event));
+  }
+  if (!std::exchange(paying_, true)) tasks_.Spawn("write what is owed", WriteOwed());
+}
+
+asio::awaitable<void> Events::WriteOwed() {
+  for (auto pause = kFirstOwedPause; co_await SleepFor(pause);
+       pause = std::min(pause * 2, kLastOwedPause)) {
+    // The next commit takes it along, too.
+    if (!owed_ || Write(RecordBatch(owed_->point()), owed_events_)) break;
+  }
+  paying_ = false;
 }
 
 void Events::Append(record::EventRecord event) {
@@ -169,7 +196,7 @@ std::string Events::ProblemOf(const VmId& id) const {
 void Events::DropOld() {
   if (dropping_ || log_.size() <= settings_.health.events + kDropBatch) return;
   dropping_ = true;
-  droppers_.Spawn("drop old events", Drop());
+  tasks_.Spawn("drop old events", Drop());
 }
 
 asio::awaitable<void> Events::Drop() {
@@ -196,8 +223,8 @@ void Events::Close() {
 
 asio::awaitable<void> Events::Stop() {
   Close();
-  droppers_.Cancel();
-  co_await droppers_.Join();
+  tasks_.Cancel();
+  co_await tasks_.Join();
 }
 
 }  // namespace hatchery::cache

@@ -60,10 +60,10 @@ class Events {
 
   // Commits `batch` with the event in it, and wakes who watches. On failure neither is on record
   // and the revision is the next event's.
-  Result<void> Commit(RecordBatch& batch, record::EventRecord event);
-  // For a change that took place although it could not be written down: the event goes with the
-  // next commit.
-  void Owe(record::EventRecord event);
+  Result<void> Commit(const RecordBatch& batch, record::EventRecord event);
+  // For a change that took place although it could not be written down: it goes before the next
+  // commit, in the same write, which is tried every now and then until it succeeds.
+  void Owe(const RecordBatch& batch, std::optional<record::EventRecord> event = {});
 
   // Of the newest event.
   std::uint64_t last() const { return last_; }
@@ -85,13 +85,17 @@ class Events {
 
   // Who waits is sent away: the service stops.
   void Close();
-  // Ends the deletion of old events; the next daemon goes on with it.
+  // Ends the deletion of old events, with which the next daemon goes on, and the tries to write
+  // what is owed.
   asio::awaitable<void> Stop();
 
   // How many are kept now.
   std::size_t size() const { return log_.size(); }
 
  private:
+  // What is owed, then `batch`, and `told`, which begins with the events that are owed.
+  Result<void> Write(const RecordBatch& batch, std::vector<record::EventRecord> told);
+  asio::awaitable<void> WriteOwed();
   void Append(record::EventRecord event);
   void DropOld();
   asio::awaitable<void> Drop();
@@ -103,13 +107,15 @@ class Events {
   const std::uint64_t host_boot_;
   std::uint64_t last_ = kBeginning;
   std::deque<record::EventRecord> log_;                      // oldest first
-  std::vector<record::EventRecord> owed_;                    // likewise
+  std::optional<RecordBatch> owed_;                          // changes that were refused
+  std::vector<record::EventRecord> owed_events_;             // that tell of them
   std::map<std::string, std::string> problems_;              // by VM
   std::shared_ptr<int> watchers_ = std::make_shared<int>();  // one reference for each
+  bool paying_ = false;                                      // WriteOwed() runs
   bool dropping_ = false;
   bool closed_ = false;
   Notifier changed_;
-  TaskScope droppers_;
+  TaskScope tasks_;
 };
 
 }  // namespace hatchery::cache

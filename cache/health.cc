@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "base/log.h"
+#include "base/duration.h"
 
 namespace hatchery::cache {
 
@@ -18,19 +18,14 @@ bool IsInUse(const VmEntry& vm) {
 // Whether its agent should answer at once: not while its acquire makes it unique, or its guest
 // brings up what was hot-added, or somebody paused it.
 bool ShouldAnswer(const VmEntry& vm) {
-  const bool confirmed = !vm.record.boot_id().empty();
   const bool resizing = vm.pending() && vm.pending_problem.empty();
-  return vm.phase() == record::VM_PHASE_ASSIGNED && confirmed && !resizing &&
+  return vm.phase() == record::VM_PHASE_ASSIGNED && IsConfirmed(vm.record) && !resizing &&
          vm.machine->vm->state() == hypervisor::VmState::kRunning;
 }
 
 bool HasFailed(const VmEntry& vm) {
   // One that cannot be spoken to is adoption.h's business.
   return vm.machine->vm->state() == hypervisor::VmState::kFailed && vm.machine->vm->reachable();
-}
-
-std::string Seconds(std::chrono::nanoseconds time) {
-  return std::to_string(std::chrono::duration_cast<std::chrono::seconds>(time).count()) + " s";
 }
 
 }  // namespace
@@ -64,7 +59,8 @@ asio::awaitable<void> HealthChecks::Look(VmPtr vm) {
   if (HasFailed(*vm)) {
     // A leased one may be of use to its sandbox as long as its guest runs.
     if (vm->phase() == record::VM_PHASE_WARM) vms_.Fail(vm, "its VMM cannot be worked with");
-    if (vm->phase() == record::VM_PHASE_ASSIGNED) Note(vm, "its VMM cannot be worked with");
+    if (vm->phase() == record::VM_PHASE_ASSIGNED)
+      vms_.SetProblem(*vm, "its VMM cannot be worked with");
     co_return;
   }
   if (!ShouldAnswer(*vm) || !asked_.insert(vm->id()).second) co_return;
@@ -79,31 +75,18 @@ asio::awaitable<void> HealthChecks::Look(VmPtr vm) {
 void HealthChecks::Judge(const VmPtr& vm, const Result<void>& answer, Deadline asked) {
   if (answer) {
     silent_.erase(vm->id());
-    return Note(vm, "");
+    return vms_.SetProblem(*vm, "");
   }
   Silence& silence = silent_[vm->id()];
   if (silence.missed++ == 0) silence.since = asked;
   const auto length = std::chrono::steady_clock::now() - silence.since;
   const auto longest = settings_.health.end_silent_after;
   if (silence.missed >= kMissesToTell && longest.count() > 0 && length >= longest) {
-    vms_.Fail(vm,
-              "its agent has been silent for " + Seconds(length) + ": " + answer.error().message);
+    vms_.Fail(vm, "its agent has been silent for " + ToWholeSeconds(length) + ": " +
+                      answer.error().message);
   } else if (silence.missed >= kMissesToTell) {
-    Note(vm, "its agent does not answer: " + answer.error().message);
+    vms_.SetProblem(*vm, "its agent does not answer: " + answer.error().message);
   }
-}
-
-void HealthChecks::Note(const VmPtr& vm, const std::string& problem) {
-  // Its wording may change from one look to the next; that it has one is what matters.
-  if (problem.empty() == vm->problem.empty()) return;
-  if (auto noted = vms_.SetProblem(*vm, problem); !noted) {
-    // Seen again, and tried again, in the next round.
-    log::Error({.vm = vm->record.id()}, "recording its health: " + ToString(noted.error()));
-    return;
-  }
-  log::Write(problem.empty() ? log::Level::kInfo : log::Level::kWarning,
-             {.vm = vm->record.id(), .request = vm->request.str()},
-             problem.empty() ? "it answers again" : problem);
 }
 
 asio::awaitable<void> HealthChecks::Stop() {

@@ -35,7 +35,6 @@ class HealthChecks {
   asio::awaitable<void> Run();
   asio::awaitable<void> Look(VmPtr vm);
   void Judge(const VmPtr& vm, const Result<void>& answer, Deadline asked);
-  void Note(const VmPtr& vm, const std::string& problem);
 
   Vms& vms_;
   const Settings& settings_;

@@ -39,6 +39,8 @@ class KvStore {
    public:
     void Put(Table table, std::string_view key, std::string value);
     void Delete(Table table, std::string_view key);
+    // What `other` changes, after what this does.
+    void Append(const Batch& other);
     struct Change {
       Table table;
       std::string key;

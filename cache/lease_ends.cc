@@ -1,5 +1,6 @@
 #include "cache/lease_ends.h"
 
+#include "base/duration.h"
 #include "base/log.h"
 
 namespace hatchery::cache {
@@ -11,15 +12,11 @@ using std::chrono::nanoseconds;
 // Waiting is done by a clock that stands still while the host sleeps; leases go on.
 constexpr auto kLongestWait = std::chrono::seconds(5);
 
-std::string Seconds(nanoseconds duration) {
-  return std::to_string(std::chrono::ceil<std::chrono::seconds>(duration).count()) + " s";
-}
-
 std::string ReasonOf(const record::LeaseRecord& lease) {
   if (lease.term() == record::LEASE_TERM_CALLER) {
     return "process " + std::to_string(lease.holder_pid()) + ", which held its lease, has ended";
   }
-  return "its lease was not renewed within " + Seconds(nanoseconds(lease.ttl_ns()));
+  return "its lease was not renewed within " + ToWholeSeconds(nanoseconds(lease.ttl_ns()));
 }
 
 LeaseEnds::HolderKey KeyOf(const record::LeaseRecord& lease) {
@@ -117,7 +114,7 @@ void LeaseEnds::Lapse(const VmPtr& vm) {
     log::Error({.vm = vm->record.id()}, "recording a lapsed lease: " + ToString(written.error()));
   }
   log::Info({.vm = vm->record.id(), .request = vm->request.str()},
-            ReasonOf(lease) + "; the VM ends in " + Seconds(settings_.lease_grace));
+            ReasonOf(lease) + "; the VM ends in " + ToWholeSeconds(settings_.lease_grace));
   Due(vm->id(), nanoseconds(lease.lapsed_boottime_ns()) + settings_.lease_grace);
 }
 

@@ -6,6 +6,9 @@ void KvStore::Batch::Put(Table table, std::string_view key, std::string value) {
   changes_.push_back({table, std::string(key), false, std::move(value)});
 }
 
+void KvStore::Batch::Append(const Batch& other) {
+  changes_.insert(changes_.end(), other.changes_.begin(), other.changes_.end());
+}
 void KvStore::Batch::Delete(Table table, std::string_view key) {
   changes_.push_back({table, std::string(key), true, {}});
 }

@@ -4,17 +4,11 @@
 #include <functional>
 #include <utility>
 
+#include "base/duration.h"
+
 namespace hatchery::cache {
 
-namespace {
-
 using std::chrono::milliseconds;
-
-std::string Seconds(milliseconds time) {
-  return std::to_string(std::chrono::ceil<std::chrono::seconds>(time).count()) + " s";
-}
-
-}  // namespace
 
 Quarantine::Attempt::Attempt(Attempt&& other) noexcept
     : quarantine_(std::exchange(other.quarantine_, nullptr)),
@@ -45,7 +39,7 @@ Result<Quarantine::Attempt> Quarantine::Begin(const std::string& digest, const s
   }
   const auto wait =
       state.probing ? kWhileProbing : std::chrono::ceil<milliseconds>(state.until - now);
-  return Unavailable("no clones are made of template '" + name + "' for " + Seconds(wait) +
+  return Unavailable("no clones are made of template '" + name + "' for " + ToWholeSeconds(wait) +
                          ": its last " + std::to_string(state.failures) +
                          " failed, the last one with: " + state.last_error,
                      wait);

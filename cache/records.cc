@@ -110,11 +110,9 @@ void RecordBatch::DeleteEvent(std::uint64_t revision) {
   batch_.Delete(Table::kEvents, EventKey(revision));
 }
 
-Result<void> RecordBatch::Commit(KvStore& store, Durability durability) {
-  auto batch = std::exchange(batch_, {});
-  batch.label = Name(point_);
-  if (batch.changes().empty()) return {};
-  return store.Write(batch, durability);
+Result<void> RecordBatch::Commit(KvStore& store, Durability durability) const {
+  if (batch_.changes().empty()) return {};
+  return store.Write(batch_, durability);
 }
 
 }  // namespace hatchery::cache

@@ -68,7 +68,7 @@ std::string_view Name(WritePoint point);
 // One atomic change. Collect, then Commit(); uncommitted changes are dropped.
 class RecordBatch {
  public:
-  explicit RecordBatch(WritePoint point) : point_(point) {}
+  explicit RecordBatch(WritePoint point) : point_(point) { batch_.label = Name(point); }
 
   void Put(const record::TemplateNameRecord& r);
   void Put(const record::PoolRecord& r);
@@ -83,13 +83,22 @@ class RecordBatch {
   void Put(const record::EventRecord& r);
   void DeleteEvent(std::uint64_t revision);
 
+  // What `later` changes, after what this does.
+  void Append(const RecordBatch& later) { batch_.Append(later.batch_); }
+
+  WritePoint point() const { return point_; }
+
   // Writes nothing when nothing was collected.
-  Result<void> Commit(KvStore& store, Durability durability = Durability::kProcess);
+  Result<void> Commit(KvStore& store, Durability durability = Durability::kProcess) const;
 
  private:
   WritePoint point_;
   KvStore::Batch batch_;
 };
+
+// Whether the guest of a VM that is leased has confirmed its new identity: that is written down
+// only then.
+inline bool IsConfirmed(const record::VmRecord& vm) { return !vm.boot_id().empty(); }
 
 // The key of a request's record: ids are a tenant's own.
 std::string RequestKey(const std::string& tenant, const RequestId& id);

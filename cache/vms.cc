@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/duration.h"
 #include "base/log.h"
 
 namespace hatchery::cache {
@@ -152,10 +153,10 @@ Task<VmPtr> Vms::Hatch(HatchRequest request, Deadline deadline) {
   } else if (fault && !co_await IsCancelled()) {
     attempt.Failed(vm.error().message, clock_.SinceBoot());
     if (const auto state = quarantine_.Of(digest); state && !state->probing) {
-      const auto wait = std::chrono::ceil<std::chrono::seconds>(state->until - clock_.SinceBoot());
       log::Warning({.tmpl = digest}, "no clones of '" + name + "' for " +
-                                         std::to_string(wait.count()) + " s: its last " +
-                                         std::to_string(state->failures) + " failed");
+                                         ToWholeSeconds(state->until - clock_.SinceBoot()) +
+                                         ": its last " + std::to_string(state->failures) +
+                                         " failed");
     }
   }
   co_return vm;
@@ -250,11 +251,17 @@ Result<void> Vms::Update(VmEntry& vm) {
   return batch.Commit(store_);
 }
 
-Result<void> Vms::SetProblem(VmEntry& vm, const std::string& problem) {
-  RecordBatch batch(WritePoint::kHealthChanged);
-  RETURN_IF_ERROR(events_.Commit(batch, Events::HealthChanged(vm.record, vm.lease, problem)));
+void Vms::SetProblem(VmEntry& vm, const std::string& problem) {
+  if (problem.empty() == vm.problem.empty()) return;
+  const RecordBatch none(WritePoint::kHealthChanged);
+  if (auto told = events_.Commit(none, Events::HealthChanged(vm.record, vm.lease, problem));
+      !told) {
+    return log::Error({.vm = vm.record.id()}, "recording its health: " + ToString(told.error()));
+  }
   vm.problem = problem;
-  return {};
+  const log::Fields whose{.vm = vm.record.id(), .request = vm.request.str()};
+  if (problem.empty()) return log::Info(whose, "it is well again");
+  log::Warning(whose, vm.lease ? "it stays leased: " + problem : problem);
 }
 
 void Vms::Watch(const VmPtr& vm) { watchers_.Spawn("watch " + vm->record.id(), WaitForEnd(vm)); }
@@ -304,11 +311,12 @@ void Vms::End(const VmPtr& vm, Phase phase, std::string_view reason) {
   destroyers_.Spawn("destroy " + vm->record.id(), Destroy(vm));
 }
 
-void Vms::Tell(RecordBatch& batch, record::EventRecord event) {
+void Vms::Tell(const RecordBatch& batch, record::EventRecord event) {
   if (auto written = events_.Commit(batch, event); !written) {
-    // It goes all the same; a later daemon finds its record and no process.
+    // It goes all the same; should the daemon die before it can be written, the next one finds the
+    // record and no process.
     log::Error({.vm = event.vm_id()}, "recording the end of a VM: " + ToString(written.error()));
-    events_.Owe(std::move(event));
+    events_.Owe(batch, std::move(event));
   }
 }
 
@@ -347,6 +355,7 @@ Vms::BuildRecord::~BuildRecord() {
   batch.DeleteVm(id_);
   if (auto written = batch.Commit(vms_.store_); !written) {
     log::Error({.vm = id_.str()}, "forgetting a build: " + ToString(written.error()));
+    vms_.events_.Owe(batch);
   }
 }
 

@@ -101,8 +101,10 @@ class Vms {
   // Writes down what an assignment made of the VM, and what its lease says.
   Result<void> Update(VmEntry& vm);
 
-  // Writes down what is wrong with a VM that lives; empty: nothing any more.
-  Result<void> SetProblem(VmEntry& vm, const std::string& problem);
+  // Writes down, and logs, what is wrong with a VM that lives; empty: nothing any more. Its wording
+  // may change from one look to the next: only that it has one now, or none, is news. If the write
+  // is refused nothing has changed, and who looks again says it again.
+  void SetProblem(VmEntry& vm, const std::string& problem);
 
   // Begins the end of a VM, in phase RELEASED or FAILED: its lease is closed in the records, then
   // the VMM is killed in the background. Does nothing for one that is ending already.
@@ -169,7 +171,7 @@ class Vms {
   asio::awaitable<void> WaitForEnd(VmPtr vm);
   asio::awaitable<void> Destroy(VmPtr vm);
   // Commits the end of a VM, which is not to be stopped.
-  void Tell(RecordBatch& batch, record::EventRecord event);
+  void Tell(const RecordBatch& batch, record::EventRecord event);
   void Forget(const VmPtr& vm, std::string_view reason = "");
 
   Executor executor_;

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "cmd/duration.h"
+#include "base/duration.h"
 #include "cmd/hatchery/table.h"
 
 namespace hatchery::cli {

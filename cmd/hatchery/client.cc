@@ -2,9 +2,9 @@
 
 #include <google/protobuf/util/time_util.h>
 
+#include "base/duration.h"
 #include "base/fd.h"
 #include "base/files.h"
-#include "cmd/duration.h"
 #include "hatchery/v1/errors.pb.h"
 
 namespace hatchery::cli {

@@ -1,8 +1,8 @@
 #include "cmd/hatchery/doctor_boot.h"
 
 #include "agent/client/ttrpc_client.h"
+#include "base/duration.h"
 #include "base/files.h"
-#include "cmd/duration.h"
 #include "cmd/hatchery/local.h"
 #include "hypervisor/qemu/qemu_driver.h"
 #include "image/image.h"

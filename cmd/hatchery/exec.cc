@@ -6,7 +6,7 @@
 #include <array>
 #include <cerrno>
 
-#include "cmd/duration.h"
+#include "base/duration.h"
 
 namespace hatchery::cli {
 

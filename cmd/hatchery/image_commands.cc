@@ -1,8 +1,8 @@
 // `hatchery image build`: done here, without a daemon.
 #include <thread>
 
+#include "base/duration.h"
 #include "base/files.h"
-#include "cmd/duration.h"
 #include "cmd/hatchery/cli.h"
 #include "cmd/hatchery/local.h"
 #include "image/image.h"

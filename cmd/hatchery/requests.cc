@@ -4,7 +4,7 @@
 
 #include <filesystem>
 
-#include "cmd/duration.h"
+#include "base/duration.h"
 #include "cmd/hatchery/exit_code.h"
 #include "cmd/hatchery/json_output.h"
 

@@ -7,7 +7,7 @@
 #include <map>
 
 #include "base/bytes.h"
-#include "cmd/duration.h"
+#include "base/duration.h"
 #include "cmd/hatchery/json_output.h"
 #include "cmd/hatchery/table.h"
 

@@ -10,7 +10,7 @@
 #include <utility>
 #include <vector>
 
-#include "cmd/duration.h"
+#include "base/duration.h"
 #include "cmd/hatcheryd/settings.h"
 
 namespace hatchery::daemon {

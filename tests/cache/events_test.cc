@@ -119,6 +119,22 @@ TEST_F(EventsTest, AnEndThatCannotBeWrittenIsToldAfterAll) {
   EXPECT_EQ(OnRecord(), events().size());
 }
 
+TEST_F(EventsTest, AnEndThatCannotBeWrittenIsTriedUntilItCanBe) {
+  ASSERT_TRUE(Init(0).has_value());
+  const auto vm = Acquire()->vm;
+  outside_.store.before_write = [](const KvStore::Batch&) -> Result<void> {
+    return Unavailable("disk full");
+  };
+  ASSERT_TRUE(Release(vm).has_value());
+  EXPECT_FALSE(outside_.store.Scan(Table::kVms).value().empty());
+  outside_.store.before_write = nullptr;
+  ASSERT_TRUE(Run(events().WaitForNext(hatchery::After(kLong))).has_value());
+  EXPECT_THAT(Story(vm->id()),
+              ElementsAre("spawning", "loaded", "warming", "warm", "assigned", "released", "gone"));
+  EXPECT_TRUE(outside_.store.Scan(Table::kVms).value().empty());
+  EXPECT_TRUE(outside_.store.Scan(Table::kLeases).value().empty());
+}
+
 TEST_F(EventsTest, RevisionsGoOnAfterARestartAndKnowWhatWasBefore) {
   ASSERT_TRUE(Init(0).has_value());
   const auto vm = Acquire()->vm;

@@ -138,8 +138,9 @@ TEST_F(PeersTest, WithoutANumberTheConnectionIsRefused) {
   LimitNumbersTo(64);
   const auto client = ConnectUnix(Socket()).value();
   auto accepted = Accept();
+  // All numbers for clients are taken; those below stay free, which UBSan needs for its own checks.
   std::vector<UniqueFd> others;
-  for (int fd; (fd = ::dup(listener_.get())) >= 0;) others.emplace_back(fd);
+  for (int fd; (fd = ::fcntl(listener_.get(), F_DUPFD_CLOEXEC, 32)) >= 0;) others.emplace_back(fd);
   const auto refused = peers_.Admit(std::move(accepted));
   ASSERT_FALSE(refused.has_value());
   EXPECT_EQ(refused.error().code, Code::kResourceExhausted);

@@ -19,7 +19,7 @@ namespace {
 
 constexpr auto kPatience = std::chrono::seconds(60);
 constexpr int kPeakClients = 4;
-constexpr int kPeakCalls = 1500;
+constexpr int kPeakCalls = 6000;
 constexpr double kOfPeak = 0.8;
 constexpr auto kWindow = std::chrono::minutes(1);
 

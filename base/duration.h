@@ -1,4 +1,4 @@
-// Durations as people write them on command lines and in hatchery.toml.
+// Durations as people write and read them.
 #pragma once
 
 #include <chrono>
@@ -15,6 +15,9 @@ Result<std::chrono::nanoseconds> ParseDuration(std::string_view text);
 
 // Exact, and readable by ParseDuration(): the largest unit that gives a whole number ("90s", "2m").
 std::string ToString(std::chrono::nanoseconds duration);
+
+// For sentences: "30 s", rounded up.
+std::string ToWholeSeconds(std::chrono::nanoseconds duration);
 
 // For tables: three digits at most below a minute ("640 us", "1.24 ms", "2.41 s"), two units above
 // ("3m12s", "5h4m", "2d1h").

@@ -1,4 +1,4 @@
-#include "cmd/duration.h"
+#include "base/duration.h"
 
 #include <array>
 #include <charconv>
@@ -62,6 +62,10 @@ std::string ToString(std::chrono::nanoseconds duration) {
     }
   }
   return {};  // not reached: every count is a multiple of 1 ns
+}
+
+std::string ToWholeSeconds(std::chrono::nanoseconds duration) {
+  return std::to_string(std::chrono::ceil<std::chrono::seconds>(duration).count()) + " s";
 }
 
 std::string ToHuman(std::chrono::nanoseconds duration) {
