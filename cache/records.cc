@@ -8,10 +8,15 @@ template <class Record>
 Result<void> ReadTable(const KvStore& store, Table table, std::vector<Record>& out) {
   ASSIGN_OR_RETURN(auto entries, store.Scan(table));
   for (const auto& [key, value] : entries) {
+    const auto named = [&] {
+      return "the metadata store's record '" + key + "' of table '" + static_cast<char>(table) +
+             "'";
+    };
     Record record;
-    if (!record.ParseFromString(value)) {
-      return DataLoss("the metadata store's record '" + key + "' of table '" +
-                      static_cast<char>(table) + "' cannot be read");
+    if (!record.ParseFromString(value)) return DataLoss(named() + " cannot be read");
+    // It would outlive what it says it is of.
+    if constexpr (requires { record.id(); }) {
+      if (record.id() != key) return DataLoss(named() + " is of '" + record.id() + "'");
     }
     out.push_back(std::move(record));
   }

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <unistd.h>
 
+#include "cache/records.h"
 #include "tests/cache/fixture.h"
 
 namespace hatchery::cache {
@@ -212,6 +213,18 @@ TEST_F(RecoveryTest, RequestIdsAreForgottenAnHourAfterTheirLease) {
   Die();
   Begin();
   EXPECT_TRUE(Acquire(params).has_value());
+}
+
+TEST_F(RecoveryTest, ARecordUnderAnothersIdIsNamed) {
+  record::VmRecord vm;
+  vm.set_id("vm-3");
+  KvStore::Batch batch;
+  batch.Put(Table::kVms, "vm-7", vm.SerializeAsString());
+  ASSERT_TRUE(outside_.store.Write(batch, Durability::kProcess).has_value());
+  const auto loaded = LoadRecords(outside_.store);
+  ASSERT_FALSE(loaded.has_value());
+  EXPECT_EQ(loaded.error().code, Code::kDataLoss);
+  EXPECT_THAT(loaded.error().message, testing::HasSubstr("'vm-7' of table 'v' is of 'vm-3'"));
 }
 
 TEST_F(RecoveryTest, AStartThatFailsLeavesTheVmsAsTheyWere) {

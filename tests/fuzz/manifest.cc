@@ -43,10 +43,14 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   // The error tells what the digest should have been.
   constexpr std::string_view kContentHas = "its content has ";
   if (wrapped) return 0;
-  const auto at = wrapped.error().message.find(kContentHas);
+  constexpr std::size_t kDigest = 64;
+  const auto at = wrapped.error().message.rfind(kContentHas);
+  // At its end, or it quotes the input.
+  const bool told = at != std::string::npos &&
+                    at + kContentHas.size() + kDigest == wrapped.error().message.size();
   store::v1::TemplateManifest message;
-  if (at == std::string::npos || !message.ParseFromArray(data, static_cast<int>(size))) return 0;
-  message.set_digest(wrapped.error().message.substr(at + kContentHas.size(), 64));
+  if (!told || !message.ParseFromArray(data, static_cast<int>(size))) return 0;
+  message.set_digest(wrapped.error().message.substr(at + kContentHas.size(), kDigest));
   fuzz::Require(tmpl::Check(tmpl::Wrap(message.SerializeAsString())).has_value(),
                 "the digest was all that was wrong");
   return 0;

@@ -125,7 +125,7 @@ void CheckTogether(Outside& outside, Cache& cache) {
   for (const auto& [key, value] : outside.store.Scan(Table::kVms).value()) {
     record::VmRecord vm;
     Require(vm.ParseFromString(value), "a VM's record can be read");
-    if (vm.id() != key) continue;  // RocksDB's checksums keep such from us
+    Require(vm.id() == key, "a record is where it belongs");
     const auto known = cache.vms().Find(VmId(key));
     Require(known != nullptr, "what is on record is known");
     // One that is being ended may be dead before its record is gone.

@@ -18,7 +18,7 @@ namespace hatchery::torture {
 namespace {
 
 constexpr auto kPatience = std::chrono::seconds(60);
-constexpr int kPeakClients = 4;
+constexpr int kPeakClients = 64;  // more than it can serve at once
 constexpr int kPeakCalls = 6000;
 constexpr double kOfPeak = 0.8;
 constexpr auto kWindow = std::chrono::minutes(1);
