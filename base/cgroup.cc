@@ -116,23 +116,19 @@ Result<fs::path> OpenV2(const CgroupPlace& place) {
   return group;
 }
 
-Result<void> SetLimits(Cgroups::Version version, const std::string& controller,
-                       const fs::path& folder, const CgroupLimits& limits) {
+}  // namespace
+
+std::vector<CgroupSetting> SettingsOf(Cgroups::Version version, std::string_view controller,
+                                      const CgroupLimits& limits) {
   const auto memory = std::to_string(limits.memory.count());
+  const auto period = std::to_string(kPeriodUs);
   const auto quota = std::to_string(kPeriodUs * limits.cpu_percent / 100);
   const bool v1 = version == Cgroups::Version::kV1;
-  if (controller == "memory") {
-    return Write(folder / (v1 ? "memory.limit_in_bytes" : "memory.max"), memory);
-  }
-  if (controller == "pids") return Write(folder / "pids.max", std::to_string(limits.pids));
-  if (v1) {
-    RETURN_IF_ERROR(Write(folder / "cpu.cfs_period_us", std::to_string(kPeriodUs)));
-    return Write(folder / "cpu.cfs_quota_us", quota);
-  }
-  return Write(folder / "cpu.max", quota + " " + std::to_string(kPeriodUs));
+  if (controller == "memory") return {{v1 ? "memory.limit_in_bytes" : "memory.max", memory}};
+  if (controller == "pids") return {{"pids.max", std::to_string(limits.pids)}};
+  if (v1) return {{"cpu.cfs_period_us", period}, {"cpu.cfs_quota_us", quota}};
+  return {{"cpu.max", quota + " " + period}};
 }
-
-}  // namespace
 
 Result<Cgroups> Cgroups::Open(const CgroupPlace& place) {
   Cgroups groups;
@@ -197,7 +193,9 @@ Result<std::vector<fs::path>> Cgroups::Create(const std::string& name,
     for (const auto& folder : folders) RETURN_IF_ERROR(MakeGroup(folder));
     for (std::size_t i = 0; i < controllers_.size(); ++i) {
       const auto& folder = version_ == Version::kV1 ? folders[i] : folders[0];
-      RETURN_IF_ERROR(SetLimits(version_, controllers_[i], folder, limits));
+      for (const auto& [file, value] : SettingsOf(version_, controllers_[i], limits)) {
+        RETURN_IF_ERROR(Write(folder / file, value));
+      }
     }
     return {};
   };

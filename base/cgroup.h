@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/bytes.h"
@@ -64,6 +65,15 @@ class Cgroups {
   std::vector<std::filesystem::path> parents_;  // version 2: one
   std::vector<std::string> paths_;              // the parents, as in /proc/PID/cgroup
 };
+
+// What a limit is for the kernel: what to write to which file of a group's folder, in this order.
+struct CgroupSetting {
+  std::string file, value;
+  bool operator==(const CgroupSetting&) const = default;
+};
+// Of one controller.
+std::vector<CgroupSetting> SettingsOf(Cgroups::Version version, std::string_view controller,
+                                      const CgroupLimits& limits);
 
 // cgroup.procs of each folder, open for writing, for those who are to enter.
 Result<std::vector<UniqueFd>> OpenMembers(const std::vector<std::filesystem::path>& folders);

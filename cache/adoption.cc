@@ -169,10 +169,11 @@ asio::awaitable<void> Adoption::KeepLooking() {
 
 void Adoption::Look() {
   for (const auto& vm : vms_.List()) {
-    if (vm->reaching || !IsLost(*vm)) continue;
+    if (vm->reaching) continue;
     const bool warm = vm->phase() == record::VM_PHASE_WARM;
     const bool leased = vm->phase() == record::VM_PHASE_ASSIGNED && IsConfirmed(vm->record);
-    if (!warm && !leased) continue;
+    // One that is being ended may have no agent: its clone failed before there was one.
+    if ((!warm && !leased) || !IsLost(*vm)) continue;
     vm->reaching = true;
     tasks_.Spawn("reach " + vm->record.id(),
                  warm ? ReachLostWarm(vm) : ReachLeased(vm, /*first=*/false));

@@ -71,6 +71,7 @@ class Cache {
   Pools& pools() { return pools_; }
   Admission& admission() { return admission_; }
   LeaseEnds& lease_ends() { return lease_ends_; }
+  Adoption& adoption() { return adoption_; }
   Vms& vms() { return vms_; }
   const Clock& clock() const { return deps_.clock; }
   Events& events() { return events_; }

@@ -40,6 +40,14 @@ std::vector<Stray> FakeDriver::FindStrays(const std::filesystem::path& run_root)
   return found;
 }
 
+void FakeDriver::RemoveRemains(const std::filesystem::path& run_root,
+                               const std::function<bool(const VmId&)>& keep) {
+  for (const auto& id : host_.live()) {
+    if (keep(id) || host_.Find(id)->config.run_dir.parent_path() != run_root) continue;
+    (void)host_.Kill(id);
+  }
+}
+
 bool FakeDriver::MayHave(Accelerator accelerator) const {
   return accelerator != Accelerator::kKvm || host_.may_have_kvm;
 }

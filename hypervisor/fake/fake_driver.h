@@ -22,8 +22,9 @@ class FakeDriver final : public Driver {
   bool MayHave(Accelerator accelerator) const override;
   // The host's live VMs below `run_root`, and what the test says there is.
   std::vector<Stray> FindStrays(const std::filesystem::path& run_root) override;
-  void RemoveRemains(const std::filesystem::path&,
-                     const std::function<bool(const VmId&)>&) override {}
+  // Ends VMs that are not kept, as the members of control groups are.
+  void RemoveRemains(const std::filesystem::path& run_root,
+                     const std::function<bool(const VmId&)>& keep) override;
   std::string DescribeIsolation() const override { return "fake VMs are no processes"; }
 
  private:

@@ -57,6 +57,7 @@ struct Machine {
   std::uint32_t hot_vcpus = 0;
   std::vector<Bytes> dimms;
   std::string console;
+  Bytes private_memory = Bytes::MiB(16);  // about what a real warm clone shows
   OneShot<ExitReason> exit;
   bool frozen = false;
   Notifier thawed;

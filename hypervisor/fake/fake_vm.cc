@@ -206,7 +206,7 @@ Task<VmStats> FakeVm::Stats(Deadline deadline) {
   // About what a real warm clone shows.
   co_return VmStats{.assigned = m->config.memory + HotAdded(*m),
                     .resident = Bytes::MiB(40),
-                    .private_memory = Bytes::MiB(16),
+                    .private_memory = m->private_memory,
                     .proportional = Bytes::MiB(20),
                     .cpu_time = std::chrono::milliseconds(30)};
 }

@@ -120,6 +120,23 @@ TEST_F(FakeTree, AGroupThatIsNotThereCannotBeEntered) {
   EXPECT_TRUE(RemoveCgroup({root_ / "none"}).has_value());
 }
 
+// The host that runs this has one version.
+TEST(CgroupSettings, AreWrittenToTheFilesOfTheVersion) {
+  using enum Cgroups::Version;
+  constexpr CgroupLimits kLimits = {.memory = Bytes::MiB(1), .pids = 50, .cpu_percent = 250};
+  const auto of = [&](Cgroups::Version version, std::string_view controller) {
+    return SettingsOf(version, controller, kLimits);
+  };
+  using Settings = std::vector<CgroupSetting>;
+  EXPECT_EQ(of(kV2, "memory"), (Settings{{"memory.max", "1048576"}}));
+  EXPECT_EQ(of(kV2, "pids"), (Settings{{"pids.max", "50"}}));
+  EXPECT_EQ(of(kV2, "cpu"), (Settings{{"cpu.max", "250000 100000"}}));
+  EXPECT_EQ(of(kV1, "memory"), (Settings{{"memory.limit_in_bytes", "1048576"}}));
+  EXPECT_EQ(of(kV1, "pids"), (Settings{{"pids.max", "50"}}));
+  EXPECT_EQ(of(kV1, "cpu"),
+            (Settings{{"cpu.cfs_period_us", "100000"}, {"cpu.cfs_quota_us", "250000"}}));
+}
+
 TEST(RealCgroups, LimitHoldKillAndGo) {
   auto own = ReadFile("/proc/self/cgroup");
   const auto name = "hatchery-test-" + std::to_string(::getpid());

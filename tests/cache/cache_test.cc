@@ -194,6 +194,30 @@ TEST_F(CacheTest, ACancelledAcquireLeavesNoVmAndFreesItsRequest) {
   EXPECT_TRUE(Acquire({.request_id = RequestId("r1")}).has_value());
 }
 
+TEST_F(CacheTest, AnAcquireThatIsCancelledInItsLastStepLeavesNoVm) {
+  ASSERT_TRUE(Init(0).has_value());
+  TaskScope scope(outside_.io.get_executor());
+  std::optional<Result<Acquired>> seen;
+  // What comes after the guest was made unique is one write, in the same turn of the loop.
+  outside_.store.before_write = [&](const KvStore::Batch&) -> Result<void> {
+    if (outside_.agents.CountCalls(agent::Method::kPersonalize) > 0) scope.Cancel();
+    return {};
+  };
+  scope.Spawn("acquire",
+              [](Cache& c, std::optional<Result<Acquired>>& out) -> asio::awaitable<void> {
+                out = co_await c.leases().Acquire({}, After(kLong));
+              }(cache(), seen));
+  Run([](TaskScope& s) -> Task<void> {
+    co_await s.Join();
+    co_return Result<void>();
+  }(scope))
+      .value();
+  outside_.store.before_write = nullptr;
+  EXPECT_EQ(seen->error().code, Code::kCancelled);
+  EXPECT_TRUE(Eventually([&] { return cache().vms().size() == 0; }));
+  ExpectVms(0);
+}
+
 TEST_F(CacheTest, AnUndeliveredReplyTakesTheVmBack) {
   ASSERT_TRUE(Init(0).has_value());
   const auto vm = Acquire({.request_id = RequestId("r1")})->vm;

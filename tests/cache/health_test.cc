@@ -59,6 +59,11 @@ TEST_F(HealthTest, ASilentAgentIsReportedAndSoIsItsReturn) {
   EXPECT_EQ(ProblemsTold(vm)[1], "");
   EXPECT_EQ(vm->problem, "");
   EXPECT_EQ(vm->phase(), record::VM_PHASE_ASSIGNED);
+  Die();
+  settings_.health.agent_interval = {};
+  Begin();
+  EXPECT_EQ(cache().vms().Find(vm->id())->problem, "");
+  EXPECT_EQ(ProblemsTold(vm).size(), 2u) << "the next daemon knows of its return";
 }
 
 TEST_F(HealthTest, OneMissedAnswerIsNoProblem) {
@@ -85,7 +90,7 @@ TEST_F(HealthTest, AProblemOutlivesTheDaemonThatSawIt) {
 }
 
 TEST_F(HealthTest, OneThatIsSilentForTooLongIsEndedIfTheOperatorSaysSo) {
-  Again([](Settings& s) { s.health.end_silent_after = std::chrono::milliseconds(30); });
+  Again([](Settings& s) { s.health.end_silent_after = std::chrono::milliseconds(200); });
   ASSERT_TRUE(Init(0).has_value());
   const auto vm = Acquire()->vm;
   outside_.agents.HangNext(agent::Method::kCheck, 1000);
@@ -93,6 +98,45 @@ TEST_F(HealthTest, OneThatIsSilentForTooLongIsEndedIfTheOperatorSaysSo) {
   EXPECT_EQ(vm->phase(), record::VM_PHASE_FAILED);
   EXPECT_THAT(*cache().events().EndOf(vm->id()), HasSubstr("silent"));
   ExpectVms(0);
+}
+
+TEST_F(HealthTest, WhoIsPausedWhileItIsAskedHasMissedNothing) {
+  ASSERT_TRUE(Init(0).has_value());
+  const auto other = Acquire()->vm;
+  const auto vm = Acquire()->vm;
+  // Far longer than an answer is waited for.
+  const auto pass = [&] {
+    const auto checks = ChecksOf(other);
+    return Until([&] { return ChecksOf(other) > checks + 20; });
+  };
+  // Of two that are asked in turn: the next answer that is missing is this one's.
+  const auto miss = [&] {
+    ASSERT_TRUE(Run(other->machine->vm->Pause(After(kLong))).has_value());
+    outside_.agents.HangNext(agent::Method::kCheck);
+    ASSERT_TRUE(Run(vm->machine->vm->Resume(After(kLong))).has_value());
+    const auto asked = ChecksOf(vm);
+    ASSERT_TRUE(Until([&] { return ChecksOf(vm) > asked; }));
+  };
+  ASSERT_TRUE(Run(vm->machine->vm->Pause(After(kLong))).has_value());
+  miss();
+  ASSERT_TRUE(Run(vm->machine->vm->Pause(After(kLong))).has_value());
+  ASSERT_TRUE(Run(other->machine->vm->Resume(After(kLong))).has_value());
+  ASSERT_TRUE(pass());
+  miss();
+  ASSERT_TRUE(Run(other->machine->vm->Resume(After(kLong))).has_value());
+  ASSERT_TRUE(pass());
+  EXPECT_TRUE(ProblemsTold(vm).empty());
+}
+
+TEST_F(HealthTest, WhoIsStillBeingResizedIsNotAsked) {
+  ASSERT_TRUE(Init(0).has_value());
+  outside_.agents.HangNext(agent::Method::kAwaitOnline);
+  const auto vm = Acquire({.vcpus = 3, .resize_in_background = true})->vm;
+  ASSERT_TRUE(vm->pending());
+  const auto asked = ChecksOf(vm);
+  const auto other = Acquire()->vm;
+  ASSERT_TRUE(Until([&] { return ChecksOf(other) > 3; }));
+  EXPECT_EQ(ChecksOf(vm), asked);
 }
 
 TEST_F(HealthTest, PausedVmsAndPooledOnesAreNotAsked) {

@@ -127,13 +127,39 @@ TEST_F(LeasesTest, ARestartKeepsALeaseRunningAndItsGraceWhole) {
   EXPECT_NE(vm->lease->lapsed_boottime_ns(), 0);
   ASSERT_TRUE(cache().leases().Renew({}, id, std::nullopt).has_value());
   Pass(seconds(61));
+  outside_.clock.Advance(seconds(4));
   Die();
   Begin();  // in the grace period, which goes on
-  Pass(settings_.lease_grace - seconds(1));
+  Pass(settings_.lease_grace - seconds(5));
   EXPECT_TRUE(Leased(id));
   const auto lapsed = cache().vms().Find(id);
   Pass(seconds(1));
   EXPECT_TRUE(Gone(lapsed));
+}
+
+TEST_F(LeasesTest, ARenewalOutlivesTheDaemon) {
+  const auto id = Acquire({.term = For(seconds(60))})->vm->id();
+  ASSERT_TRUE(cache().leases().Renew({}, id, seconds(600)).has_value());
+  Die();
+  Begin();
+  Pass(seconds(599));
+  EXPECT_EQ(cache().vms().Find(id)->lease->lapsed_boottime_ns(), 0);
+  EXPECT_EQ(cache().vms().Find(id)->lease->ttl_ns(),
+            std::chrono::nanoseconds(seconds(600)).count());
+}
+
+TEST_F(LeasesTest, ItsTimeBeginsWhenTheVmIsReady) {
+  // The lease is written down first; then its guest takes this long.
+  outside_.store.before_write = [this](const KvStore::Batch&) -> Result<void> {
+    outside_.store.before_write = nullptr;
+    outside_.clock.Advance(seconds(50));
+    return {};
+  };
+  const auto vm = Acquire({.term = For(seconds(60))})->vm;
+  Pass(seconds(59));
+  EXPECT_EQ(vm->lease->lapsed_boottime_ns(), 0);
+  Pass(seconds(1));
+  EXPECT_NE(vm->lease->lapsed_boottime_ns(), 0);
 }
 
 // A process that ends when told.
@@ -213,6 +239,14 @@ TEST_F(BoundLeaseTest, AnotherProcessTakesItOverWithTheSameRequest) {
   EXPECT_TRUE(Gone(vm));
 }
 
+TEST_F(BoundLeaseTest, WhoseVmAnotherProcessTookOverEndsNothing) {
+  const auto taken = AcquireFor(first_, "r1"), kept = AcquireFor(first_);
+  EXPECT_EQ(AcquireFor(second_, "r1"), taken);
+  ASSERT_TRUE(Run(first_.End()).has_value());
+  AwaitLapse(kept);
+  EXPECT_EQ(taken->lease->lapsed_boottime_ns(), 0);
+}
+
 TEST_F(BoundLeaseTest, AHolderThatEndedWhileNoDaemonRanIsNoticed) {
   const auto id = AcquireFor(first_)->id();
   Die();
@@ -226,10 +260,12 @@ TEST_F(BoundLeaseTest, AHolderThatEndedWhileNoDaemonRanIsNoticed) {
 }
 
 TEST_F(BoundLeaseTest, AReusedPidIsNotTheHolder) {
+  const auto held = AcquireFor(second_);  // which is watched, then
   Caller reused = second_.caller();
   reused.process->start_ticks -= 1;  // an earlier process of that pid held it
   const auto vm = Acquire({.term = {LeaseTerm::Kind::kCaller}, .caller = reused})->vm;
   EXPECT_NE(vm->lease->lapsed_boottime_ns(), 0);
+  EXPECT_EQ(held->lease->lapsed_boottime_ns(), 0);
 }
 
 TEST_F(BoundLeaseTest, NeedsAProcessThatIsKnown) {
@@ -294,6 +330,33 @@ TEST_F(LeasesTest, ARequestIsRememberedForAnHourAfterItsLeaseWhateverTheClock) {
   Die();
   Begin();
   EXPECT_FALSE(remembered());
+}
+
+// An acquire tries another VM if one cannot be made unique.
+TEST_F(LeasesTest, AVmThatFailedItsRequestDoesNotEndIt) {
+  outside_.agents.FailNext(agent::Method::kPersonalize, {Code::kInternal, "no"});
+  outside_.host.SetDelay(Verb::kStop, std::chrono::milliseconds(20));
+  const AcquireParams params{.request_id = RequestId("r1")};
+  const auto vm = Acquire(params)->vm;
+  ASSERT_TRUE(Eventually([&] {  // the first one is gone
+    return std::ranges::none_of(cache().vms().List(), [](const VmPtr& other) {
+      return other->phase() == record::VM_PHASE_FAILED;
+    });
+  }));
+  outside_.clock.Advance(hours(2));
+  Die();
+  Begin();
+  EXPECT_EQ(Acquire(params)->vm->id(), vm->id());
+}
+
+TEST_F(LeasesTest, ARequestThatFailedIsServedAnewByTheNextDaemon) {
+  outside_.agents.FailNext(agent::Method::kPersonalize, {Code::kInternal, "no"}, 3);
+  const AcquireParams params{.request_id = RequestId("r1")};
+  ASSERT_FALSE(Acquire(params).has_value());
+  Die();
+  Begin();
+  const auto again = Acquire(params);
+  EXPECT_TRUE(again.has_value()) << ToString(again.error());
 }
 
 }  // namespace

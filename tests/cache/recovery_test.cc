@@ -127,6 +127,61 @@ TEST_F(RecoveryTest, EndsAStrayProcessOfOursAndNoOther) {
   ExpectVms(0);
 }
 
+TEST_F(RecoveryTest, AVmOnRecordIsNoStray) {
+  ASSERT_TRUE(Init(0).has_value());
+  const auto id = Acquire()->vm->id();
+  Die();
+  PosixSpawner spawner(outside_.io.get_executor());
+  const auto vmm = spawner.Spawn({.argv = {"sleep", "1000"}, .env = MinimalEnvironment()}).value();
+  outside_.host.strays = {{id, vmm->identity()}};
+  Begin();
+  const auto ended = Run(vmm->Wait(After(std::chrono::milliseconds(1))));
+  EXPECT_EQ(ended.error().code, Code::kDeadlineExceeded);
+  EXPECT_TRUE(Run(vmm->Kill(After(kLong))).has_value());
+}
+
+TEST_F(RecoveryTest, AVmIsNotTakenOverForAnothersLease) {
+  ASSERT_TRUE(Init(0).has_value());
+  VmPtr one = Acquire()->vm, other = Acquire()->vm;
+  if (one->id() > other->id()) std::swap(one, other);  // the one that is looked at first
+  auto mixed_up = one->record;
+  Die();
+  mixed_up.set_lease_id(other->lease->id());
+  RecordBatch batch(WritePoint::kVmUpdated);
+  batch.Put(mixed_up);
+  ASSERT_TRUE(batch.Commit(outside_.store).has_value());
+  Begin();
+  EXPECT_EQ(cache().vms().Find(VmId(mixed_up.id())), nullptr);
+  ASSERT_NE(cache().vms().Find(other->id()), nullptr);
+  EXPECT_EQ(cache().vms().Find(other->id())->lease->id(), other->lease->id());
+}
+
+TEST_F(RecoveryTest, AVmIsNotTakenOverByAnothersHandle) {
+  ASSERT_TRUE(Init(0).has_value());
+  auto mixed_up = Acquire()->vm->record;
+  const auto other = Acquire()->vm;
+  Die();
+  mixed_up.set_handle(other->record.handle());
+  RecordBatch batch(WritePoint::kVmUpdated);
+  batch.Put(mixed_up);
+  ASSERT_TRUE(batch.Commit(outside_.store).has_value());
+  Begin();
+  EXPECT_EQ(cache().vms().Find(VmId(mixed_up.id())), nullptr);
+  EXPECT_NE(cache().vms().Find(other->id()), nullptr);
+}
+
+// An acquire may have been about to use it when the daemon died.
+TEST_F(RecoveryTest, AWarmVmWhoseGuestRunsIsReplaced) {
+  ASSERT_TRUE(Init(1).has_value());
+  const auto running = outside_.host.live().front();
+  Die();
+  outside_.host.Find(running)->state = hypervisor::VmState::kRunning;
+  Begin();
+  ASSERT_TRUE(Eventually([&] { return cache().vms().Find(running) == nullptr; }));
+  ASSERT_TRUE(Fill().has_value());
+  ExpectVms(1);
+}
+
 TEST_F(RecoveryTest, AHalfEndedVmIsDestroyedAndItsRequestClosed) {
   ASSERT_TRUE(Init(0).has_value());
   auto released = Acquire({.request_id = RequestId("r1")})->vm->record;

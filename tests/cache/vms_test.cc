@@ -89,6 +89,7 @@ TEST_F(VmsTest, AFailedCloneStaysOnRecordUntilItsVmmIsGone) {
   outside_.host.Inject(Verb::kStop, {Fault::Kind::kFail, {Code::kInternal, "stuck"}}, 3);
   EXPECT_FALSE(Acquire().has_value());
   ExpectVms(1);
+  cache().adoption().Look();  // at one that never had an agent
   Run(cache().vms().EndAll([](const VmEntry&) { return true; }, "", After(kLong))).value();
   ExpectVms(0);
 }

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <gmock/gmock.h>
+#include <signal.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -48,12 +49,57 @@ TEST_F(IsolationTest, ACellHasAUserAndTheRunFolder) {
   EXPECT_EQ(confined.confinement.ids->uid, 1'900'000'000u);
   EXPECT_TRUE(confined.confinement.no_new_privileges);
   EXPECT_EQ(confined.confinement.core_size, 0u);
+  EXPECT_EQ(confined.confinement.open_files, 1024u);
+  EXPECT_EQ(confined.confinement.processes, IsolationSettings().pids);
   const auto second = isolation->Enclose(config_);
   ASSERT_FALSE(second.has_value());
   EXPECT_EQ(second.error().code, Code::kResourceExhausted);
   isolation->Free(*cell);
   EXPECT_TRUE(isolation->Enclose(config_).has_value());
   EXPECT_THAT(isolation->Describe(), HasSubstr("own uid each (1900000000-1900000000)"));
+}
+
+TEST_F(IsolationTest, TheUserOfAVmThatLivesIsNobodyElses) {
+  const auto isolation = Make("1900000000");
+  const Cell cell{.uid = 1'900'000'000, .cgroup = {}};
+  const auto given = [&] { return isolation->Enclose(config_).has_value(); };
+  isolation->Claim(cell);
+  EXPECT_FALSE(given()) << "taken over";
+  isolation->Abandon(cell, IdentifyProcess(::getpid()).value());
+  EXPECT_FALSE(given()) << "not watched any more";
+  isolation->Free(cell);
+  VmConfig nowhere = config_;
+  nowhere.run_dir = dir_.path() / "none";
+  EXPECT_EQ(isolation->Enclose(nowhere).error().code, Code::kNotFound);
+  EXPECT_TRUE(given()) << "what could not be isolated keeps nothing";
+}
+
+TEST_F(IsolationTest, VouchesForProcessesWithAUserOfItsVmsOnly) {
+  const auto isolation = Make("1900000000-1900000009");
+  const auto vouches_for = [&](uid_t uid) {
+    int ready[2];
+    EXPECT_EQ(::pipe2(ready, O_CLOEXEC), 0);
+    const UniqueFd ours(ready[0]);
+    UniqueFd theirs(ready[1]);
+    const pid_t child = ::fork();
+    if (child == 0) {
+      if (::setresuid(uid, uid, uid) != 0) ::_exit(1);
+      (void)!::write(theirs.get(), "x", 1);
+      for (;;) ::pause();
+    }
+    theirs.Reset();
+    char byte = 0;
+    EXPECT_EQ(::read(ours.get(), &byte, 1), 1);
+    const bool vouches = isolation->Vouches(child);
+    EXPECT_EQ(::kill(child, SIGKILL), 0);
+    EXPECT_EQ(::waitpid(child, nullptr, 0), child);
+    return vouches;
+  };
+  EXPECT_TRUE(vouches_for(1'900'000'000));
+  EXPECT_TRUE(vouches_for(1'900'000'009));
+  EXPECT_FALSE(vouches_for(1'899'999'999));
+  EXPECT_FALSE(vouches_for(1'900'000'010));
+  EXPECT_FALSE(vouches_for(0));
 }
 
 TEST_F(IsolationTest, NamesAFileThatAVmmMayNotRead) {
@@ -95,6 +141,8 @@ TEST_F(IsolationTest, GroupsOfVmsThatAreGoneAreRemoved) {
     ASSERT_TRUE(WriteAll(member.get(), std::to_string(stray)).has_value());
   }
   EXPECT_TRUE(isolation->Vouches(stray));
+  EXPECT_EQ(isolation->Confine(cell).value().confinement.cgroups.size(), cell.cgroup.size())
+      << "its VMM enters them";
   EXPECT_FALSE(isolation->Vouches(::getpid()));
   isolation->RemoveGroups([](const VmId& id) { return id == VmId("vm-2"); });
   int status = 0;
@@ -104,6 +152,25 @@ TEST_F(IsolationTest, GroupsOfVmsThatAreGoneAreRemoved) {
   for (const auto& folder : kept.cgroup) EXPECT_TRUE(fs::exists(folder)) << folder;
   isolation->Free(kept);
   for (const auto& folder : kept.cgroup) EXPECT_FALSE(fs::exists(folder)) << folder;
+}
+
+TEST_F(IsolationTest, AGroupThatStillHasAMemberIsRemovedLater) {
+  const auto isolation = Make("none", "auto");
+  const auto cell = isolation->Enclose(config_).value();
+  if (cell.cgroup.empty()) return;  // as above
+  const pid_t member = ::fork();
+  if (member == 0) {
+    for (;;) ::pause();
+  }
+  for (const auto& members : OpenMembers(cell.cgroup).value()) {
+    ASSERT_TRUE(WriteAll(members.get(), std::to_string(member)).has_value());
+  }
+  isolation->Free(cell);
+  EXPECT_TRUE(isolation->removals_pending());
+  ASSERT_EQ(::kill(member, SIGKILL), 0);
+  ASSERT_EQ(::waitpid(member, nullptr, 0), member);
+  while (isolation->removals_pending()) isolation->RetryRemovals();
+  for (const auto& folder : cell.cgroup) EXPECT_FALSE(fs::exists(folder)) << folder;
 }
 
 TEST_F(IsolationTest, GoesOnWithoutGroupsWhereThereAreNone) {

@@ -216,6 +216,18 @@ TEST_P(ConfinedTest, BecomesAnotherUser) {
   EXPECT_TRUE(output.ends_with("owns\n")) << output;
 }
 
+TEST_P(ConfinedTest, HasSoManyThreadsAndNoMore) {
+  auto request = Shell("while read -r line; do echo \"$line\"; done < /proc/self/limits");
+  request.confinement->processes = 321;
+  const auto output = OutputOf(request);
+  const auto line = output.find("Max processes");
+  ASSERT_NE(line, std::string::npos) << output;
+  std::istringstream words(output.substr(line));
+  std::string max, processes, soft, hard;
+  words >> max >> processes >> soft >> hard;
+  EXPECT_EQ(soft + " " + hard, "321 321");
+}
+
 TEST_P(ConfinedTest, MayHaveDescriptorsAboveItsLimit) {
   const int high = ::fcntl(0, F_DUPFD_CLOEXEC, 500);
   ASSERT_GE(high, 500);
