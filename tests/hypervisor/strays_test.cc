@@ -4,6 +4,8 @@
 #include <signal.h>
 #include <sys/stat.h>
 
+#include <thread>
+
 #include "base/files.h"
 #include "base/run.h"
 
@@ -29,6 +31,12 @@ class StraysTest : public testing::Test {
     request.argv = std::move(argv);
     request.env = MinimalEnvironment();
     started_.push_back(spawner_.Spawn(request).value());
+    // A process that has just been executed has no command line for a moment.
+    const auto line = "/proc/" + std::to_string(started_.back()->pid()) + "/cmdline";
+    const auto until = After(std::chrono::seconds(20));
+    while (ReadFile(line).value_or("").empty() && std::chrono::steady_clock::now() < until) {
+      std::this_thread::yield();
+    }
     return *started_.back();
   }
   std::vector<Stray> Find(const fs::path& program, std::function<bool(pid_t)> vouch = {}) {
