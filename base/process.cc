@@ -37,12 +37,11 @@ std::string ToString(const ExitStatus& status) {
 }
 
 Result<ProcessIdentity> IdentifyProcess(pid_t pid) {
-  std::ifstream file("/proc/" + std::to_string(pid) + "/stat");
-  std::string stat((std::istreambuf_iterator<char>(file)), {});
+  ASSIGN_OR_RETURN(const std::string stat, ReadFile("/proc/" + std::to_string(pid) + "/stat"));
   // The command name (field 2) may hold spaces and parentheses; what follows its last ')' does not.
   const auto paren = stat.rfind(')');
-  if (!file || paren == std::string::npos || paren + 2 >= stat.size()) {
-    return NotFound("no process with pid " + std::to_string(pid));
+  if (paren == std::string::npos || paren + 2 >= stat.size()) {
+    return Internal("unreadable /proc stat of pid " + std::to_string(pid));
   }
   if (stat[paren + 2] == 'Z' || stat[paren + 2] == 'X') {
     return NotFound("process " + std::to_string(pid) + " has ended");
@@ -101,6 +100,10 @@ bool Process::ended() const { return state_->exit.has_value(); }
 
 Result<std::unique_ptr<Process>> Process::Adopt(Executor executor, ProcessIdentity identity) {
   UniqueFd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, identity.pid, 0)));
+  // EINVAL: it is a thread's number by now.
+  if (!pidfd && errno == EINVAL) {
+    return NotFound("pid " + std::to_string(identity.pid) + " is no process's any more");
+  }
   if (!pidfd) return ErrnoError(errno, "opening process " + std::to_string(identity.pid));
   // Read after the pidfd is held: from here on the pid cannot change hands unnoticed.
   ASSIGN_OR_RETURN(const ProcessIdentity now, IdentifyProcess(identity.pid));
@@ -319,12 +322,15 @@ Result<std::unique_ptr<Process>> PosixSpawner::Spawn(const SpawnRequest& request
   UniqueFd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
   const int pidfd_error = errno;
   auto identity = IdentifyProcess(pid);
-  if (!pidfd) {
+  // One that has ended already keeps its pid until it is reaped, and needs no start time. One that
+  // lives, and could not be looked at, would be nobody's for the next daemon.
+  const bool known = identity || identity.error().code == Code::kNotFound;
+  if (!pidfd || !known) {
     ::kill(pid, SIGKILL);
     ::waitpid(pid, nullptr, 0);
-    return ErrnoError(pidfd_error, "watching " + request.argv[0]);
+    if (!pidfd) return ErrnoError(pidfd_error, "watching " + request.argv[0]);
+    return Annotate(identity.error(), "looking at " + request.argv[0]);
   }
-  // It may have ended already; then it keeps its pid until it is reaped, and needs no start time.
   return std::make_unique<Process>(executor_, identity.value_or(ProcessIdentity{.pid = pid}),
                                    std::move(pidfd));
 }

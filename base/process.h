@@ -129,7 +129,8 @@ struct Description;
 }
 Result<confine::Description> Describe(const Confinement& confinement);
 
-// Start time of a live process; kNotFound when there is none. A zombie counts as gone.
+// Start time of a live process; kNotFound when there is none. A zombie counts as gone. Any other
+// error (no descriptor is left, say) tells nothing of the process: it may well be there.
 Result<ProcessIdentity> IdentifyProcess(pid_t pid);
 
 // What a helper command said. For tools run to completion (qemu --version, dpkg, apt-get).

@@ -38,7 +38,9 @@ class Adoption {
            Pools& pools, Onlining& onlining, std::string host_boot_id);
 
   // Takes a recorded VM into Vms; `lease` if it has one. An error says why there is nothing to take
-  // over: its process is gone, or was never noted. Does not wait for anything.
+  // over: its process is gone, or was never noted (kNotFound, kAborted), or the record is no VM's
+  // of this driver (kDataLoss, kFailedPrecondition). Any other error tells nothing of the VM, which
+  // may well live. Does not wait for anything.
   Result<Taken> TakeOver(record::VmRecord record, std::optional<record::LeaseRecord> lease);
 
   // Returns when every VM taken over has been reached or given up once, or at the deadline, then

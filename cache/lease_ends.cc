@@ -11,6 +11,8 @@ using std::chrono::nanoseconds;
 
 // Waiting is done by a clock that stands still while the host sleeps; leases go on.
 constexpr auto kLongestWait = std::chrono::seconds(5);
+// After a holder could not be watched.
+constexpr auto kLookAgain = std::chrono::seconds(1);
 
 std::string ReasonOf(const record::LeaseRecord& lease) {
   if (lease.term() == record::LEASE_TERM_CALLER) {
@@ -63,7 +65,12 @@ void LeaseEnds::FollowHolder(const VmPtr& vm) {
   }
   const ProcessIdentity identity{key.first, key.second};
   auto process = Process::Adopt(executor_, identity);
-  if (!process) return Lapse(vm);
+  if (!process && process.error().code == Code::kNotFound) return Lapse(vm);
+  if (!process) {
+    // That we cannot look (no descriptor is left, say) tells nothing of the holder.
+    log::Warning({.vm = vm->record.id()}, "watching its holder: " + ToString(process.error()));
+    return Due(vm->id(), clock_.SinceBoot() + kLookAgain);
+  }
   holders_[key] = {*std::move(process), {vm->id()}};
   tasks_.Spawn("wait for the holder of leases, pid " + std::to_string(identity.pid),
                WaitForEnd(identity));
@@ -75,7 +82,13 @@ asio::awaitable<void> LeaseEnds::WaitForEnd(ProcessIdentity identity) {
   if (!ended && ended.error().code == Code::kCancelled) co_return;
   const auto node = holders_.extract(key);
   for (const VmId& id : node.mapped().vms) {
-    if (const auto vm = vms_.Find(id); vm && vm->lease) Lapse(vm);
+    const auto vm = vms_.Find(id);
+    if (!vm || !vm->lease) continue;
+    if (ended) {
+      Lapse(vm);
+    } else {
+      Due(id, clock_.SinceBoot() + kLookAgain);
+    }
   }
 }
 
@@ -124,7 +137,9 @@ void LeaseEnds::Check() {
     Forget(id);
     const auto vm = vms_.Find(id);
     if (!vm || !vm->lease) continue;
-    if (vm->lease->lapsed_boottime_ns() == 0) {
+    if (vm->lease->lapsed_boottime_ns() == 0 && vm->lease->term() == record::LEASE_TERM_CALLER) {
+      FollowHolder(vm);  // who could not be looked at the last time
+    } else if (vm->lease->lapsed_boottime_ns() == 0) {
       Lapse(vm);
     } else {
       vms_.End(vm, record::VM_PHASE_RELEASED, ReasonOf(*vm->lease));

@@ -39,7 +39,9 @@
 //   events-dropped      |                               |
 //
 // A VM that is on record, and whose process (pid and start time) is gone or was of another boot of
-// the host, ends here: its record and lease are deleted, and its request is closed.
+// the host, ends here: its record and lease are deleted, and its request is closed. Where that
+// cannot be found out, because the host is short of something, the start fails and all stays as it
+// was.
 #include "base/log.h"
 #include "cache/cache.h"
 
@@ -49,6 +51,12 @@ namespace {
 
 // A hundred VMs take a fifth of a second; somebody who does not answer must not hold up the others.
 constexpr auto kServeAfter = std::chrono::milliseconds(500);
+
+// Whether an error of Adoption::TakeOver() tells of the VM, and not of what the host is short of.
+bool IsAbout(const Error& error) {
+  return error.code == Code::kNotFound || error.code == Code::kDataLoss ||
+         error.code == Code::kAborted || error.code == Code::kFailedPrecondition;
+}
 
 }  // namespace
 
@@ -65,6 +73,10 @@ Task<void> Cache::Recover(Deadline deadline) {
     std::optional<record::LeaseRecord> lease;
     if (const auto found = leases.find(vm.lease_id()); found != leases.end()) lease = found->second;
     auto taken = adoption_.TakeOver(vm, lease);
+    // That we cannot look at it (no descriptor is left, say) does not mean that it is gone.
+    if (!taken && !IsAbout(taken.error())) {
+      co_return Annotate(taken.error(), "taking over VM " + vm.id());
+    }
     if (taken && lease) leases.erase(lease->id());
     if (taken && *taken == Adoption::Taken::kInUse) continue;
 

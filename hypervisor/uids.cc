@@ -93,7 +93,8 @@ bool UidAllocator::IsFree(uid_t uid) {
   if (found == taken_.end()) return true;
   if (!found->second) return false;
   const auto now = IdentifyProcess(found->second->pid);
-  if (now && *now == *found->second) return false;
+  const bool gone = now ? *now != *found->second : now.error().code == Code::kNotFound;
+  if (!gone) return false;
   taken_.erase(found);
   return true;
 }

@@ -14,6 +14,7 @@ Result<std::unique_ptr<Vm>> FakeDriver::Find(const std::string& handle) {
   constexpr std::string_view kOurs = "fake 1 ";
   if (handle.starts_with('{')) return FailedPrecondition("the VM belongs to another driver");
   if (!handle.starts_with(kOurs)) return DataLoss("the handle of a VM cannot be read");
+  if (host_.cannot_look) return std::unexpected(*host_.cannot_look);
   auto machine = host_.Find(VmId(handle.substr(kOurs.size())));
   if (!machine) return NotFound("the VM is gone");
   return std::make_unique<FakeVm>(host_, std::move(machine), /*found=*/true);

@@ -8,6 +8,7 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <utility>
@@ -91,6 +92,8 @@ class FakeHost {
   std::vector<VmId> live() const;
   std::shared_ptr<Machine> Find(const VmId& id) const;
 
+  // What Driver::Find() answers, as where the host is short of something.
+  std::optional<Error> cannot_look;
   // The pid that VMs started from now on have.
   pid_t pid = -1;
   // What Describe() answers, besides what depends on the config.

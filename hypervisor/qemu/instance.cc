@@ -43,27 +43,26 @@ void Instance::LeaveCell() {
   if (const auto left = std::exchange(cell, {})) isolation->Free(*left);
 }
 
-Result<void> Instance::Watch(std::unique_ptr<Process> watched) {
+Result<void> Instance::Watch(std::unique_ptr<Process>& watched) {
   // A descriptor of our own: Detach() cancels this wait and no other.
-  auto pidfd = Duplicate(watched->pidfd());
-  if (!pidfd) {
-    // Its end would never be seen.
-    asio::co_spawn(
-        executor_,
-        [](std::unique_ptr<Process> unwatched) -> asio::awaitable<void> {
-          (void)co_await unwatched->Kill(After(kExitGrace));
-        }(std::move(watched)),
-        asio::detached);
-    return std::unexpected(pidfd.error());
-  }
+  ASSIGN_OR_RETURN(UniqueFd pidfd, Duplicate(watched->pidfd()));
   process = std::move(watched);
-  process_ended_.emplace(executor_, pidfd->Release());
+  process_ended_.emplace(executor_, pidfd.Release());
   process_ended_->async_wait(asio::posix::descriptor_base::wait_read,
                              [self = shared_from_this()](boost::system::error_code error) {
                                if (error) return;
                                asio::co_spawn(self->executor_, self->Finish(), asio::detached);
                              });
   return {};
+}
+
+void Instance::EndUnwatched(std::unique_ptr<Process> unwatched) {
+  asio::co_spawn(
+      executor_,
+      [](std::unique_ptr<Process> ending) -> asio::awaitable<void> {
+        (void)co_await ending->Kill(After(kExitGrace));
+      }(std::move(unwatched)),
+      asio::detached);
 }
 
 void Instance::Connect(UniqueFd socket) {

@@ -31,8 +31,10 @@ class Instance : public std::enable_shared_from_this<Instance> {
 
   Instance(Executor executor, VmConfig config, std::shared_ptr<Isolation> isolation);
 
-  // Starts watching a process for its end. One that cannot be watched is ended.
-  Result<void> Watch(std::unique_ptr<Process> watched);
+  // Starts watching a process for its end. On failure the process is as it was, and not ours.
+  Result<void> Watch(std::unique_ptr<Process>& watched);
+  // Ends one that could not be watched, in the background.
+  void EndUnwatched(std::unique_ptr<Process> unwatched);
   // Talks to QEMU over `socket`; its events arrive here.
   void Connect(UniqueFd socket);
   // Lets go of process and channel without ending either.

@@ -106,7 +106,10 @@ Result<void> Spawn(Instance& vm, ProcessSpawner& spawner, const QemuOptions& opt
   request.stderr_fd = log.get();
   request.confinement = confined.confinement;
   ASSIGN_OR_RETURN(auto process, spawner.Spawn(request));
-  RETURN_IF_ERROR(vm.Watch(std::move(process)));
+  if (auto watched = vm.Watch(process); !watched) {
+    vm.EndUnwatched(std::move(process));
+    return watched;
+  }
   vm.Connect(std::move(control));
   return {};
 }
@@ -200,7 +203,7 @@ Result<std::unique_ptr<QemuVm>> QemuVm::Find(Executor executor, ProcessSpawner& 
   isolation->Claim(data.cell);
   instance->cell = std::move(data.cell);
   instance->state = VmState::kFailed;
-  RETURN_IF_ERROR(instance->Watch(*std::move(process)));
+  RETURN_IF_ERROR(instance->Watch(*process));
   return std::make_unique<QemuVm>(spawner, std::move(options), std::move(instance));
 }
 

@@ -3,8 +3,12 @@
 #include <elf.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <array>
 #include <cerrno>
@@ -91,7 +95,12 @@ Result<Started> Receive(int socket) {
   if (size != sizeof(value)) return Unavailable("the zygote has ended");
   if (value < 0) return ErrnoError(-value, "starting a process from the zygote");
   const cmsghdr* const rights = CMSG_FIRSTHDR(&header);
-  if (rights == nullptr) return Internal("the zygote answered without a pidfd");
+  if (rights == nullptr) {
+    // There was no descriptor left to take it with. Nobody else knows the process, which has the
+    // pid until it is reaped.
+    ::kill(value, SIGKILL);
+    return ResourceExhausted("no descriptor is left for a process from the zygote");
+  }
   int pidfd = -1;
   std::memcpy(&pidfd, CMSG_DATA(rights), sizeof(pidfd));
   return Started{value, UniqueFd(pidfd)};
@@ -181,8 +190,15 @@ Result<std::unique_ptr<Process>> ZygoteSpawner::Fork(Zygote& zygote, const Spawn
   RETURN_IF_ERROR(Send(zygote.socket.get(), message, passed.descriptors));
   ASSIGN_OR_RETURN(Started started, Receive(zygote.socket.get()));
   ++zygote.processes;
-  // It may have ended already; then nobody needs its start time.
   const auto identity = IdentifyProcess(started.pid);
+  // One that has ended already needs no start time. One that lives, and could not be looked at,
+  // would be nobody's for the next daemon.
+  if (!identity && identity.error().code != Code::kNotFound) {
+    ::syscall(SYS_pidfd_send_signal, started.pidfd.get(), SIGKILL, nullptr, 0);
+    siginfo_t ignored{};
+    ::waitid(P_PIDFD, static_cast<id_t>(started.pidfd.get()), &ignored, WEXITED);
+    return Annotate(identity.error(), "looking at a process from the zygote");
+  }
   return std::make_unique<Process>(
       executor_, identity.value_or(ProcessIdentity{.pid = started.pid}), std::move(started.pidfd));
 }

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "base/run.h"
+#include "tests/base/limit.h"
 
 namespace hatchery {
 namespace {
@@ -92,6 +93,33 @@ TEST_F(ProcessTest, AdoptsByPidAndStartTimeOnly) {
   auto status = RunUntilDone(io_, (*process)->Kill(After(seconds(20))));
   EXPECT_EQ(status.value().value, SIGKILL);
   EXPECT_EQ(IdentifyProcess(identity.pid).error().code, Code::kNotFound);
+}
+
+TEST_F(ProcessTest, OneThatCannotBeLookedAtIsNotGone) {
+  Result<ProcessIdentity> looked;
+  {
+    const Limit limit(RLIMIT_NOFILE, DescriptorsInUse());
+    looked = IdentifyProcess(::getpid());
+  }
+  ASSERT_FALSE(looked.has_value());
+  EXPECT_EQ(looked.error().code, Code::kResourceExhausted);
+}
+
+TEST_F(ProcessTest, IsNotStartedIfItCannotBeKnownAgain) {
+  ASSERT_TRUE(Run({"true"}).has_value());  // the loop has its own descriptors by now
+  int refused = 0, started = 0;
+  for (rlim_t more = 0; more < 12; ++more) {
+    auto process = [&] {
+      const Limit limit(RLIMIT_NOFILE, DescriptorsInUse() + more);
+      return spawner_.Spawn({.argv = {"sleep", "1000"}, .env = MinimalEnvironment()});
+    }();
+    ++(process ? started : refused);
+    if (!process) continue;
+    EXPECT_NE((*process)->identity().start_ticks, 0u) << "with " << more << " descriptors";
+    EXPECT_TRUE(RunUntilDone(io_, (*process)->Kill(After(seconds(20)))).has_value());
+  }
+  EXPECT_GT(refused, 1);
+  EXPECT_GT(started, 1);
 }
 
 TEST_F(ProcessTest, SeveralMayWaitAndAgainLater) {

@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 
+#include "tests/base/limit.h"
 #include "tests/cache/fixture.h"
 
 namespace hatchery::cache {
@@ -257,6 +258,18 @@ TEST_F(BoundLeaseTest, AHolderThatEndedWhileNoDaemonRanIsNoticed) {
   AwaitLapse(vm);
   Pass(settings_.lease_grace);
   EXPECT_TRUE(Gone(vm));
+}
+
+TEST_F(BoundLeaseTest, AHolderThatCannotBeLookedAtIsNotTakenForDead) {
+  const VmPtr vm = [&] {
+    const Limit limit(RLIMIT_NOFILE, DescriptorsInUse());
+    return AcquireFor(first_);
+  }();
+  EXPECT_EQ(vm->lease->lapsed_boottime_ns(), 0);
+  Pass(std::chrono::seconds(2));
+  EXPECT_EQ(vm->lease->lapsed_boottime_ns(), 0);
+  ASSERT_TRUE(Run(first_.End()).has_value());
+  AwaitLapse(vm);
 }
 
 TEST_F(BoundLeaseTest, AReusedPidIsNotTheHolder) {

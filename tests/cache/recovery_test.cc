@@ -270,6 +270,25 @@ TEST_F(RecoveryTest, RequestIdsAreForgottenAnHourAfterTheirLease) {
   EXPECT_TRUE(Acquire(params).has_value());
 }
 
+TEST_F(RecoveryTest, AVmThatCannotBeLookedAtIsNotTakenForDead) {
+  ASSERT_TRUE(Init(1).has_value());
+  const auto id = Acquire()->vm->id();
+  ASSERT_TRUE(Fill().has_value());
+  Die();
+  outside_.host.cannot_look = Error{Code::kResourceExhausted, "Too many open files"};
+  under_test_ = std::make_unique<CacheUnderTest>(outside_, settings_, "boot-1");
+  const auto started = Run(cache().Start(After(kLong)));
+  ASSERT_FALSE(started.has_value());
+  EXPECT_EQ(started.error().code, Code::kResourceExhausted);
+  EXPECT_THAT(started.error().message, testing::HasSubstr("taking over VM vm-"));
+  under_test_.reset();
+  outside_.host.cannot_look.reset();
+  Begin();
+  ASSERT_NE(cache().vms().Find(id), nullptr);
+  EXPECT_EQ(cache().vms().Find(id)->phase(), record::VM_PHASE_ASSIGNED);
+  ExpectVms(2);
+}
+
 TEST_F(RecoveryTest, ARecordUnderAnothersIdIsNamed) {
   record::VmRecord vm;
   vm.set_id("vm-3");

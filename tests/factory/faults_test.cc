@@ -3,7 +3,6 @@
 // one.
 #include <gtest/gtest.h>
 #include <signal.h>
-#include <sys/resource.h>
 
 #include <algorithm>
 #include <optional>
@@ -14,6 +13,7 @@
 #include "factory/factory.h"
 #include "hypervisor/qemu/qemu_driver.h"
 #include "template/memory.h"
+#include "tests/base/limit.h"
 
 namespace hatchery::factory {
 namespace {
@@ -45,29 +45,6 @@ class FaultySpawner final : public ProcessSpawner {
   PosixSpawner plain_;
   std::vector<ProcessIdentity> started_;
 };
-
-// A limit of this process, until the end of the block.
-class Limit {
- public:
-  Limit(__rlimit_resource what, rlim_t value) : what_(what) {
-    EXPECT_EQ(::getrlimit(what_, &before_), 0);
-    const rlimit now{value, before_.rlim_max};
-    EXPECT_EQ(::setrlimit(what_, &now), 0);
-  }
-  ~Limit() { ::setrlimit(what_, &before_); }
-  Limit(const Limit&) = delete;
-  Limit& operator=(const Limit&) = delete;
-
- private:
-  __rlimit_resource what_;
-  rlimit before_{};
-};
-
-// The first number that a new descriptor does not get.
-rlim_t DescriptorsInUse() {
-  const UniqueFd next(::dup(0));
-  return static_cast<rlim_t>(next.get());
-}
 
 class HostFaults : public testing::Test {
  protected:

@@ -25,7 +25,8 @@ class InstanceTest : public testing::Test {
     SpawnRequest request;
     request.argv = {"sleep", "1000"};
     request.env = MinimalEnvironment();
-    EXPECT_TRUE(instance_->Watch(spawner.Spawn(request).value()).has_value());
+    auto process = spawner.Spawn(request).value();
+    EXPECT_TRUE(instance_->Watch(process).has_value());
     int fds[2];
     EXPECT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
     qemu_ = UniqueFd(fds[1]);

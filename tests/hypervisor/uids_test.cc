@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <unistd.h>
 
+#include "tests/base/limit.h"
+
 namespace hatchery::hypervisor {
 namespace {
 
@@ -78,6 +80,17 @@ TEST(Uids, OfVmsThatNobodyWatchesAreTakenWhileTheyLive) {
   EXPECT_FALSE(uids.Take().has_value());
   uids.Abandon(100, {.pid = ::getpid(), .start_ticks = 1});  // another process of that pid
   EXPECT_TRUE(uids.Take().has_value());
+}
+
+TEST(Uids, OfVmsThatCannotBeLookedAtAreTaken) {
+  UidAllocator uids({100, 100}, 0);
+  ASSERT_TRUE(uids.Take().has_value());
+  uids.Abandon(100, IdentifyProcess(::getpid()).value());
+  const auto taken = [&] {
+    const Limit limit(RLIMIT_NOFILE, DescriptorsInUse());
+    return uids.Take().has_value();
+  }();
+  EXPECT_FALSE(taken);
 }
 
 }  // namespace
