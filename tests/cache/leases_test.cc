@@ -261,6 +261,7 @@ TEST_F(BoundLeaseTest, AHolderThatEndedWhileNoDaemonRanIsNoticed) {
 }
 
 TEST_F(BoundLeaseTest, AHolderThatCannotBeLookedAtIsNotTakenForDead) {
+  AcquireFor(second_);  // UBSan needs descriptors to look at a type for the first time
   const VmPtr vm = [&] {
     const Limit limit(RLIMIT_NOFILE, DescriptorsInUse());
     return AcquireFor(first_);
