@@ -12,6 +12,12 @@ namespace {
 class RecoveryTest : public CacheFixture {
  protected:
   RecoveryTest() : CacheFixture(/*keep_warm=*/true) {}
+  // As an earlier daemon left it.
+  void PutOnRecord(const record::VmRecord& vm) {
+    RecordBatch batch(WritePoint::kVmUpdated);
+    batch.Put(vm);
+    ASSERT_TRUE(batch.Commit(outside_.store).has_value());
+  }
   std::vector<UniqueFd> kept_;  // keep the processes that read from them waiting
 };
 
@@ -44,9 +50,7 @@ TEST_F(RecoveryTest, AnAcquireThatWasCutShortIsNotHandedOut) {
   Die();
   // As it is on record before the guest has confirmed anything.
   cut_short.clear_boot_id();
-  RecordBatch batch(WritePoint::kVmUpdated);
-  batch.Put(cut_short);
-  ASSERT_TRUE(batch.Commit(outside_.store).has_value());
+  PutOnRecord(cut_short);
   Begin();
   const auto again = Acquire(params);
   ASSERT_TRUE(again.has_value()) << ToString(again.error());
@@ -88,9 +92,7 @@ TEST_F(RecoveryTest, AHalfMadeCloneLeavesNothing) {
   half.set_id("vm-half");
   half.set_phase(record::VM_PHASE_LOADED);
   half.set_host_boot_id("boot-1");
-  RecordBatch batch(WritePoint::kVmUpdated);
-  batch.Put(half);
-  ASSERT_TRUE(batch.Commit(outside_.store).has_value());
+  PutOnRecord(half);
   ASSERT_TRUE(MakeDirectories(outside_.dir.path() / "vms" / "vm-half").has_value());
   Die();
   Begin();
@@ -147,9 +149,7 @@ TEST_F(RecoveryTest, AVmIsNotTakenOverForAnothersLease) {
   auto mixed_up = one->record;
   Die();
   mixed_up.set_lease_id(other->lease->id());
-  RecordBatch batch(WritePoint::kVmUpdated);
-  batch.Put(mixed_up);
-  ASSERT_TRUE(batch.Commit(outside_.store).has_value());
+  PutOnRecord(mixed_up);
   Begin();
   EXPECT_EQ(cache().vms().Find(VmId(mixed_up.id())), nullptr);
   ASSERT_NE(cache().vms().Find(other->id()), nullptr);
@@ -162,9 +162,7 @@ TEST_F(RecoveryTest, AVmIsNotTakenOverByAnothersHandle) {
   const auto other = Acquire()->vm;
   Die();
   mixed_up.set_handle(other->record.handle());
-  RecordBatch batch(WritePoint::kVmUpdated);
-  batch.Put(mixed_up);
-  ASSERT_TRUE(batch.Commit(outside_.store).has_value());
+  PutOnRecord(mixed_up);
   Begin();
   EXPECT_EQ(cache().vms().Find(VmId(mixed_up.id())), nullptr);
   EXPECT_NE(cache().vms().Find(other->id()), nullptr);
@@ -311,9 +309,7 @@ TEST_F(RecoveryTest, AStartThatFailsLeavesTheVmsAsTheyWere) {
   half.set_id("vm-half");
   half.set_phase(record::VM_PHASE_LOADED);
   half.set_host_boot_id("boot-1");
-  RecordBatch batch(WritePoint::kVmUpdated);
-  batch.Put(half);
-  ASSERT_TRUE(batch.Commit(outside_.store).has_value());
+  PutOnRecord(half);
   outside_.store.before_write = [](const KvStore::Batch&) -> Result<void> {
     return ResourceExhausted("no space left on device");
   };
