@@ -11,6 +11,7 @@
 
 #include "base/files.h"
 #include "bench/load.h"
+#include "hypervisor/qemu/proc.h"
 #include "tests/torture/client.h"
 
 namespace hatchery::torture {
@@ -69,6 +70,13 @@ long Kib(pid_t pid, const std::string& name) {
   return 0;
 }
 
+// User and system, so far, in milliseconds; 0 when it cannot be read.
+double CpuMs(pid_t pid) {
+  const auto stat = ReadFile("/proc/" + std::to_string(pid) + "/stat");
+  const auto time = stat ? hypervisor::qemu::ParseCpuTime(*stat) : std::unexpected(stat.error());
+  return time ? std::chrono::duration<double, std::milli>(*time).count() : 0;
+}
+
 std::ptrdiff_t Descriptors(pid_t pid) {
   std::error_code error;
   const fs::directory_iterator all("/proc/" + std::to_string(pid) + "/fd", error);
@@ -83,13 +91,15 @@ double Milliseconds(std::vector<double>& samples, double quantile) {
   return samples[at] * kMs;
 }
 
-void PrintWindow(const Site& site, pid_t pid, int minute, bench::Load load) {
+// `cpu_ms`: what the window cost the daemon.
+void PrintWindow(const Site& site, pid_t pid, int minute, bench::Load load, double cpu_ms) {
+  const auto calls = static_cast<double>(std::max<std::size_t>(load.samples.size(), 1));
   std::uint64_t failed = 0;
   for (const auto& [why, count] : load.failures) failed += count;
-  std::printf("%6d %9zu %7llu %9.2f %9.2f %9.2f %9.2f %8ld %5td %5zu\n", minute,
+  std::printf("%6d %9zu %7llu %9.2f %9.2f %9.2f %9.2f %7.2f %8ld %5td %5zu\n", minute,
               load.samples.size(), static_cast<unsigned long long>(failed),
               Milliseconds(load.samples, 0.5), Milliseconds(load.samples, 0.99),
-              Milliseconds(load.samples, 0.999), Milliseconds(load.samples, 1),
+              Milliseconds(load.samples, 0.999), Milliseconds(load.samples, 1), cpu_ms / calls,
               Kib(pid, "VmRSS") / 1024, Descriptors(pid), FindVmms(site.state_dir()).size());
   for (const auto& [why, count] : load.failures) {
     std::printf("       %llu times: %s\n", static_cast<unsigned long long>(count), why.c_str());
@@ -122,16 +132,18 @@ Result<void> Load(Site& site, const RunOptions& options) {
       "%d clients without a pause: %.0f acquires and releases per second; now %.0f, open loop\n",
       kPeakClients, peak, rate);
   std::printf(
-      "minute        ok  failed    p50 ms    p99 ms  p99.9 ms    max ms  RSS MiB   fds  VMMs\n");
+      "minute        ok  failed    p50 ms    p99 ms  p99.9 ms    max ms  CPU ms  RSS MiB   fds  "
+      "VMMs\n");
   const auto window = std::min<std::chrono::seconds>(kWindow, options.length);
   const int windows = static_cast<int>(options.length / window);
   for (int i = 1; i <= windows; ++i) {
     const auto calls = static_cast<std::size_t>(rate * static_cast<double>(window.count()));
+    const double before = CpuMs(site.daemon().pid());
     auto load = bench::RunOpenLoop(
         bench::MakeSendClock(), rate, calls,
         [&](std::size_t, bench::Done done) { Pair::Begin(*cache, under_way, std::move(done)); },
         never);
-    PrintWindow(site, site.daemon().pid(), i, std::move(load));
+    PrintWindow(site, site.daemon().pid(), i, std::move(load), CpuMs(site.daemon().pid()) - before);
   }
   for (int left = under_way; left > 0; left = under_way) under_way.wait(left);
   if (const auto gone = op.Destroy(kPatience); !gone.ok()) {
