@@ -162,6 +162,8 @@ Task<double> Local::HotAdd(Machine& machine, std::uint32_t vcpus, Bytes memory) 
   wanted.renew_boot_id = false;
   wanted.vcpus = machine.vm->vcpus() + vcpus;
   wanted.memory = machine.vm->memory() + memory;
+  wanted.had_vcpus = machine.vm->vcpus();
+  wanted.had_memory = machine.vm->memory();
   const auto start = SteadyClock::now();
   if (vcpus > 0) CO_RETURN_IF_ERROR(co_await machine.vm->AddVcpus(vcpus, deadline));
   if (memory > Bytes()) CO_RETURN_IF_ERROR(co_await machine.vm->AddMemory(memory, deadline));

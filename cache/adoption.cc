@@ -25,7 +25,8 @@ constexpr std::chrono::nanoseconds kLastPause = std::chrono::seconds(10);
 constexpr auto kLookEvery = std::chrono::seconds(1);
 
 bool IsLost(const VmEntry& vm) {
-  return vm.machine && (!vm.machine->vm->reachable() || !vm.machine->agent->usable());
+  if (!vm.machine || vm.handed_over()) return false;
+  return !vm.machine->vm->reachable() || !vm.machine->agent->usable();
 }
 
 }  // namespace
@@ -71,6 +72,10 @@ Result<Adoption::Taken> Adoption::TakeOver(record::VmRecord record,
                  ? "its guest had not confirmed to be unique when the daemon ended"
                  : was);
     return Taken::kEnding;
+  }
+  if (vm->handed_over()) {
+    log::Info({.vm = vm->record.id()}, "taken over, handed over to who holds it");
+    return Taken::kInUse;
   }
   ++untried_;
   vm->reaching = true;

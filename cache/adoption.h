@@ -8,6 +8,7 @@
 //   ASSIGNED      | stays leased, VmEntry::problem says why; | in use as before
 //                 | tried again until it answers, ends,      |
 //                 | or is released                           |
+//   handed over   | nobody asks: who holds it controls it, alone; it is watched for its end
 //
 // A leased VM is its holder's: it is never ended because nobody could talk to it. Loop thread only.
 #pragma once

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <boost/asio/post.hpp>
 
+#include "agent/client/unreachable.h"
 #include "base/log.h"
 #include "base/sha256.h"
 
@@ -30,6 +31,9 @@ Result<void> ValidateParams(const AcquireParams& params) {
   }
   if (!params.hostname.empty()) RETURN_IF_ERROR(ValidateName("hostname", params.hostname));
   if (params.vcpus == 0u) return InvalidArgument("vcpus", "must be at least 1");
+  if (params.hand_over && !id.empty()) {
+    return InvalidArgument("request_id", "cannot be repeated for a VM that is handed over");
+  }
   return {};
 }
 
@@ -222,6 +226,7 @@ Task<Acquired> Leases::AcquireNew(const AcquireParams& params, const std::string
     const auto vcpus = params.vcpus.value_or(shape.vcpus);
     const auto memory = params.memory.value_or(shape.memory);
     CO_RETURN_IF_ERROR(CheckShape(shape, vcpus, memory));
+    if (params.hand_over) CO_RETURN_IF_ERROR(RequirePool(params.template_name, vcpus, memory));
     ASSIGN_OR_CO_RETURN(auto grant,
                         co_await admission_.Admit(params.caller.tenant, vcpus, memory, deadline));
     VmPtr vm = pools_.Take(params.template_name, *manifest, vcpus, memory);
@@ -232,10 +237,13 @@ Task<Acquired> Leases::AcquireNew(const AcquireParams& params, const std::string
       ASSIGN_OR_CO_RETURN(const auto clone, co_await admission_.AdmitClone(deadline));
       ASSIGN_OR_CO_RETURN(const auto from,
                           co_await catalog_.Current(params.template_name, deadline));
-      const auto& own = from->manifest().shape;  // it may have another version by now
-      ASSIGN_OR_CO_RETURN(
-          vm,
-          co_await vms_.Hatch({params.template_name, from, own.vcpus, own.memory, ""}, deadline));
+      HatchRequest hatch{params.template_name, from, vcpus, memory, "", params.hand_over};
+      if (!params.hand_over) {
+        const auto& own = from->manifest().shape;  // it may have another version by now
+        hatch.vcpus = own.vcpus;
+        hatch.memory = own.memory;
+      }
+      ASSIGN_OR_CO_RETURN(vm, co_await vms_.Hatch(std::move(hatch), deadline));
     }
     auto acquired = co_await Assign(vm, params, hash, vcpus, memory, deadline);
     pools_.Refill(vm->record.pool_key());
@@ -290,6 +298,8 @@ Task<Acquired> Leases::Assign(const VmPtr& vm, const AcquireParams& params, cons
     requests_.Choose(key, *std::move(request));
   }
 
+  if (params.hand_over) co_return co_await HandOver(vm, vcpus, memory, deadline);
+
   factory::Assignment assignment;
   assignment.vcpus = vcpus;
   assignment.memory = memory;
@@ -308,6 +318,12 @@ Task<Acquired> Leases::Assign(const VmPtr& vm, const AcquireParams& params, cons
   vm->record.set_vcpus(machine->vm->vcpus());
   vm->record.set_memory_bytes(machine->vm->memory().count());
   vm->record.set_boot_id(assigned.report.boot_id);
+  vm->record.set_confirmed(true);
+  vm->record.set_foreign_agent(assigned.report.foreign);
+  if (assigned.report.foreign) {
+    vm->record.clear_hostname();
+    vm->record.clear_machine_id();
+  }
   onlining_.Note(*vm, assigned.report.online_vcpus, assigned.report.online_memory);
   // Its time begins now: bringing up what was added may have taken seconds.
   CO_RETURN_IF_ERROR(SetTerm(*vm->lease, params.term, params.caller));
@@ -318,6 +334,44 @@ Task<Acquired> Leases::Assign(const VmPtr& vm, const AcquireParams& params, cons
   acquired.vm = vm;
   acquired.resize = assigned.resize;
   acquired.personalize = assigned.personalize;
+  co_return acquired;
+}
+
+Result<void> Leases::RequirePool(const std::string& template_name, std::uint32_t vcpus,
+                                 Bytes memory) const {
+  for (const auto& pool : pools_.List()) {
+    if (pool.template_name == template_name && pool.vcpus == vcpus && pool.memory == memory &&
+        pool.target > 0) {
+      return {};
+    }
+  }
+  const std::string sizes = std::to_string(vcpus) + " vCPUs and " + ToString(memory);
+  return FailedPrecondition("template '" + template_name + "' has no pool of VMs with " + sizes +
+                            " to hand over; make one with `hatchery pool set`");
+}
+
+// What it does not do, its new controller must: resume the VM, and tell its guest new random seed
+// and time.
+Task<Acquired> Leases::HandOver(const VmPtr& vm, std::uint32_t vcpus, Bytes memory,
+                                Deadline deadline) {
+  const auto machine = vm->machine;
+  const std::uint32_t online = machine->vm->vcpus();
+  CO_RETURN_IF_ERROR(co_await factory_.Resize(*machine->vm, vcpus, memory, deadline));
+  // The agent's socket serves one connection at a time, from here on the new controller's.
+  machine->agent = agent::MakeUnreachableClient("the VM was handed over to who acquired it");
+  Acquired acquired;
+  ASSIGN_OR_CO_RETURN(acquired.handover, co_await machine->vm->HandOver(deadline));
+  // It may have died, or been ended, while we waited.
+  if (vm->phase() != record::VM_PHASE_ASSIGNED) {
+    co_return Unavailable("VM " + vm->record.id() + " ended while it was being handed over");
+  }
+  vm->record.set_vcpus(machine->vm->vcpus());
+  vm->record.set_memory_bytes(machine->vm->memory().count());
+  vm->record.set_confirmed(true);
+  CO_RETURN_IF_ERROR(vms_.Update(*vm));
+  ends_.Follow(vm);
+  acquired.vm = vm;
+  acquired.offline_vcpus = machine->vm->vcpus() - online;
   co_return acquired;
 }
 
@@ -376,6 +430,10 @@ Task<void> Leases::Release(Caller caller, VmId id, Deadline deadline) {
 Task<agent::ExecResult> Leases::Exec(Caller caller, VmId id, agent::ExecRequest request,
                                      Deadline deadline) {
   ASSIGN_OR_CO_RETURN(const auto vm, FindLeased(caller, id));
+  if (vm->handed_over()) {
+    co_return FailedPrecondition("VM " + id.str() + " was handed over to process " +
+                                 std::to_string(vm->lease->holder_pid()) + ", which controls it");
+  }
   const auto machine = vm->machine;  // outlives the call, whatever happens to the VM
   auto result = co_await machine->agent->Exec(request, deadline);
   if (!result) co_return Annotate(result.error(), "VM " + id.str());

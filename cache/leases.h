@@ -2,6 +2,7 @@
 //
 //   acquire:  validate -> same request before? -> take warm VM (or clone) -> record lease
 //             -> resize, resume, personalise -> record -> reply
+//   hand over: … record lease -> close agent and control channel -> record -> reply
 //   release:  record the end -> kill the VMM -> forget
 //
 // A caller can touch its own tenant's VMs only: another's is as if it were not there. How leases
@@ -51,6 +52,10 @@ struct AcquireParams {
   bool resize_in_background = false;
   // As little part of it: a repeat may differ, and what it says holds from then on.
   LeaseTerm term;
+  // Do not resume the VM and make it unique: hand it over paused, for the caller to control
+  // (hypervisor::Vm::HandOver). It comes from a pool of just this shape, which there must be, or is
+  // cloned as one of it. Without a request id: what is handed over cannot be handed over again.
+  bool hand_over = false;
   Caller caller;
 };
 
@@ -60,6 +65,8 @@ struct Acquired {
   VmPtr vm;
   Source source = Source::kPool;
   std::chrono::nanoseconds total{}, resize{}, personalize{};
+  std::optional<hypervisor::Handover> handover;
+  std::uint32_t offline_vcpus = 0;  // of a VM that is handed over: hot-added, and not online yet
 };
 
 class Leases {
@@ -106,6 +113,9 @@ class Leases {
                             Deadline deadline);
   Task<Acquired> Assign(const VmPtr& vm, const AcquireParams& params, const std::string& hash,
                         std::uint32_t vcpus, Bytes memory, Deadline deadline);
+  Task<Acquired> HandOver(const VmPtr& vm, std::uint32_t vcpus, Bytes memory, Deadline deadline);
+  Result<void> RequirePool(const std::string& template_name, std::uint32_t vcpus,
+                           Bytes memory) const;
   Result<VmPtr> FindLeased(const Caller& caller, const VmId& id) const;
   Result<void> SetTerm(record::LeaseRecord& lease, const LeaseTerm& term,
                        const Caller& caller) const;

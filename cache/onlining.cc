@@ -19,9 +19,10 @@ constexpr std::chrono::nanoseconds kLastPause = std::chrono::minutes(1);
 // The guest's answer; kUnavailable when the VM has gone first.
 Task<agent::OnlineReport> Ask(VmPtr vm) {
   const auto machine = vm->machine;  // outlives the call, whatever happens to the VM
+  const auto& r = vm->record;
   auto [online, gone] =
-      co_await Either(machine->agent->AwaitOnline(
-                          vm->record.vcpus(), Bytes(vm->record.memory_bytes()), After(kPatience)),
+      co_await Either(machine->agent->AwaitOnline(r.vcpus(), Bytes(r.memory_bytes()),
+                                                  r.vcpus() - r.pending_vcpus(), After(kPatience)),
                       vm->gone.Wait(Deadline::max()));
   if (gone) co_return Unavailable("the VM has ended");
   co_return std::move(online);

@@ -96,9 +96,12 @@ class RecordBatch {
   KvStore::Batch batch_;
 };
 
-// Whether the guest of a VM that is leased has confirmed its new identity: that is written down
-// only then.
-inline bool IsConfirmed(const record::VmRecord& vm) { return !vm.boot_id().empty(); }
+// Whether a leased VM's acquire has come so far that its caller may have had the answer: its guest
+// has confirmed its new identity, or it was handed over. Records of before there was `confirmed`
+// have a boot_id then.
+inline bool IsConfirmed(const record::VmRecord& vm) {
+  return vm.confirmed() || !vm.boot_id().empty();
+}
 
 // The key of a request's record: ids are a tenant's own.
 std::string RequestKey(const std::string& tenant, const RequestId& id);

@@ -197,7 +197,7 @@ Task<VmPtr> Vms::Clone(HatchRequest request, bool& fault, Deadline deadline) {
     return entered;
   };
   factory::CloneRequest clone{vm->id(), std::move(request.from), request.vcpus, request.memory,
-                              /*rehearse=*/!vm->record.pool_key().empty()};
+                              request.rehearse || !vm->record.pool_key().empty()};
   const auto machine = std::make_shared<factory::Machine>();
   auto made = co_await factory_.Clone(*machine, std::move(clone), observer, deadline);
   if (!made) {

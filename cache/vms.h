@@ -65,6 +65,10 @@ struct VmEntry {
   }
   // Its guest has yet to bring online what was hot-added.
   bool pending() const { return record.pending_vcpus() > 0 || record.pending_memory_bytes() > 0; }
+  // Who acquired it controls it: there is nobody in it for us to talk to.
+  bool handed_over() const {
+    return machine && machine->vm->state() == hypervisor::VmState::kHandedOver;
+  }
 };
 using VmPtr = std::shared_ptr<VmEntry>;
 
@@ -74,6 +78,8 @@ struct HatchRequest {
   std::uint32_t vcpus = 0;
   Bytes memory;
   std::string pool_key;  // empty: for one acquire
+  // Make it unique while warming also where it is for one acquire: see factory::CloneRequest.
+  bool rehearse = false;
 };
 
 class Vms {

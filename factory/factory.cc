@@ -91,6 +91,9 @@ Task<void> Factory::Spawn(Machine& machine, const CloneRequest& request,
   ASSIGN_OR_CO_RETURN(UniqueFd state, request.from->OpenState());
   CO_RETURN_IF_ERROR(co_await machine.vm->Load(state.get(), deadline));
   CO_RETURN_IF_ERROR(observer(CloneStage::kLoaded, *machine.vm));
+  // As it was saved; what is added from here on is new to it.
+  machine.online_vcpus = machine.vm->vcpus();
+  machine.online_memory = machine.vm->memory();
   co_return co_await Resize(*machine.vm, request.vcpus, request.memory, deadline);
 }
 
@@ -153,11 +156,14 @@ Task<void> Factory::Resize(hypervisor::Vm& vm, std::uint32_t vcpus, Bytes memory
 Task<Assigned> Factory::Assign(Machine& machine, Assignment assignment, Deadline deadline) {
   Assigned assigned;
   const auto start = SteadyClock::now();
+  agent::Identity identity;
+  identity.had_vcpus = machine.online_vcpus > 0 ? machine.online_vcpus : machine.vm->vcpus();
+  identity.had_memory =
+      machine.online_memory > Bytes() ? machine.online_memory : machine.vm->memory();
   CO_RETURN_IF_ERROR(co_await Resize(*machine.vm, assignment.vcpus, assignment.memory, deadline));
   const auto resized = SteadyClock::now();
   assigned.resize = resized - start;
 
-  agent::Identity identity;
   identity.seed = RandomBytes(kSeedBytes);
   identity.time = clock_.Now();
   identity.hostname = std::move(assignment.hostname);
@@ -174,6 +180,8 @@ Task<Assigned> Factory::Assign(Machine& machine, Assignment assignment, Deadline
   if (!assigned.report.reseeded) {
     co_return Internal("the agent did not confirm the reseed of " + machine.vm->config().id.str());
   }
+  machine.online_vcpus = assigned.report.online_vcpus;
+  machine.online_memory = assigned.report.online_memory;
   assigned.personalize = SteadyClock::now() - resized;
   co_return assigned;
 }

@@ -24,6 +24,9 @@ struct Machine {
   std::unique_ptr<hypervisor::Vm> vm;
   std::unique_ptr<agent::Client> agent;
   std::shared_ptr<const tmpl::LoadedTemplate> from;
+  // What its guest has been told to bring online, of what is plugged in; 0: all of it.
+  std::uint32_t online_vcpus = 0;
+  Bytes online_memory;
 };
 
 // How far a clone has come; told before the step that the next name stands for is begun.
@@ -83,8 +86,13 @@ class Factory {
   Task<std::unique_ptr<Machine>> ColdBoot(hypervisor::VmConfig config, Deadline deadline);
 
   // Resizes a paused VM, resumes it and makes it unique. Fails closed: unless the agent confirmed
-  // every part, this is an error and the caller must destroy the VM.
+  // every part that it has a call for (see agent::PersonalizeReport), this is an error and the
+  // caller must destroy the VM.
   Task<Assigned> Assign(Machine& machine, Assignment assignment, Deadline deadline);
+
+  // Adds what a VM lacks of these totals; the guest has yet to bring it online. On failure it may
+  // have some of it.
+  Task<void> Resize(hypervisor::Vm& vm, std::uint32_t vcpus, Bytes memory, Deadline deadline);
 
   // Ends the VM and removes its folder. Keeps trying until both are done or `deadline`; the VMM is
   // killed first, so the VM can be used no more even when an error is returned. Agent calls in
@@ -97,7 +105,6 @@ class Factory {
   Task<void> Warm(Machine& machine, bool rehearse, Deadline deadline);
   Task<void> Rehearse(Machine& machine, Deadline deadline);
   Task<void> DestroyNow(Machine& machine, Deadline deadline);
-  Task<void> Resize(hypervisor::Vm& vm, std::uint32_t vcpus, Bytes memory, Deadline deadline);
 
   hypervisor::Driver& driver_;
   agent::Connector& connector_;

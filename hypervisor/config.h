@@ -56,6 +56,9 @@ struct VmConfig {
   bool boot_to_be_template = false;
   bool boot_from_template = false;
   int template_memory_fd = -1;
+
+  // Its vsock context id, which the driver chooses in Start() whatever is given; 0: it has none.
+  std::uint32_t cid = 0;
 };
 
 // Only the defaults of vcpus, memory and their maxima; checks nothing.

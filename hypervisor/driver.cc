@@ -9,6 +9,7 @@ std::string_view Name(VmState state) {
     case VmState::kRunning: return "running";
     case VmState::kPaused: return "paused";
     case VmState::kFailed: return "failed";
+    case VmState::kHandedOver: return "handed over";
     case VmState::kStopped: return "stopped";
   }
   return "unknown";

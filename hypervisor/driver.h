@@ -38,14 +38,17 @@ namespace hatchery::hypervisor {
 //   kRunning   | -           | -      | kPaused| same    | -        | same   | kStopped| kStopped
 //   kPaused    | -           | -      | same   | kRunning| kPaused  | same   | kStopped| kStopped
 //   kFailed    | -           | -      | -      | -       | -        | -      | kStopped| kStopped
+//   kHandedOver| -           | -      | -      | -       | -        | -      | kStopped| kStopped
 //   kStopped   | -           | -      | -      | -       | -        | -      | same    | -
 //
 //   "-": kFailedPrecondition, nothing happens. "same": success, the state stays.
 //   * kLoading for a VM with boot_from_template, which waits for Load(); kRunning otherwise.
 //   HotAdd is AddVcpus and AddMemory. RemoveVcpus and RemoveMemory need a guest that runs: "same"
 //   in kRunning, "-" elsewhere. A failed Start() leaves kFailed, with no VMM. Reconnect() is the
-//   one way from kFailed to another state than kStopped: to what the VMM says.
-enum class VmState { kCreated, kLoading, kRunning, kPaused, kFailed, kStopped };
+//   one way from kFailed to another state than kStopped: to what the VMM says. HandOver() leads
+//   from kPaused to kHandedOver, where somebody else has the VMM's ear: whether its guest runs is
+//   not known any more.
+enum class VmState { kCreated, kLoading, kRunning, kPaused, kFailed, kHandedOver, kStopped };
 std::string_view Name(VmState state);
 
 enum class Resource { kVcpu, kMemory };
@@ -76,6 +79,23 @@ struct Endpoints {
   Endpoint agent;                     // where the guest's agent answers
   std::filesystem::path control;      // the VMM's own socket (QMP or API); empty if none
   std::filesystem::path console_log;  // what the guest printed
+  // Where the guest's agent answers besides. Absent where the VM has no vsock, and once it has
+  // ended: its context id may be another's by then.
+  std::optional<VsockEndpoint> agent_vsock = {};
+};
+
+// What another program needs to go on with a VM as its own.
+struct Handover {
+  struct Bridge {
+    std::string id;           // "pci-bridge-0"
+    std::uint32_t addr = 0;   // its slot on the root bus
+    std::uint32_t slots = 0;  // for devices, counted from 1; all of them free
+  };
+  std::string uuid;                    // of the VM, as its guest sees it
+  std::uint32_t vcpus = 0;             // at start
+  std::uint32_t max_vcpus = 0;         // each a socket of its own
+  std::vector<std::string> hot_vcpus;  // ids of those that were hot-added since, oldest first
+  std::vector<Bridge> bridges;
 };
 
 class Vm {
@@ -131,6 +151,12 @@ class Vm {
   virtual std::uint32_t vcpus() const = 0;
   virtual Bytes memory() const = 0;
 
+  // Lets go of a paused VM, so that somebody else can control it: the control channel is closed for
+  // good, and the VMM accepts another. From then on only Stats(), ConsoleTail(), Wait() and Stop()
+  // work, and Handle() says so to a later process's Find(). kUnimplemented where the VMM cannot be
+  // handed over; then the VM is as it was.
+  virtual Task<Handover> HandOver(Deadline deadline) = 0;
+
   virtual Task<VmStats> Stats(Deadline deadline) = 0;
 
   // The end of the guest's console output, at most `size`. Works also after the VM has ended, until
@@ -172,8 +198,9 @@ class Driver {
 
   // The running VM of a handle: its process is found and watched from here on, and nobody is
   // spoken to, so that it takes no time whatever the VMM does. It is in kFailed until Reconnect()
-  // has reached it. kNotFound when it is gone, kDataLoss when the handle cannot be read,
-  // kFailedPrecondition when it is of another driver. Its config has no template_memory_fd.
+  // has reached it; one that was handed over is in kHandedOver and stays there. kNotFound when it
+  // is gone, kDataLoss when the handle cannot be read, kFailedPrecondition when it is of another
+  // driver. Its config has no template_memory_fd.
   virtual Result<std::unique_ptr<Vm>> Find(const std::string& handle) = 0;
 
   // Find() and Reconnect(). A VM whose VMM is there but does not answer comes back as it was found.

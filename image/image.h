@@ -26,7 +26,8 @@ struct GuestImage {
 
 struct BuildOptions {
   std::filesystem::path out_dir;
-  // The static hatchery-agent binary.
+  // The agent that becomes /init: a static hatchery-agent, or another that sets the machine up and
+  // answers on the virtio-serial port org.hatchery.agent.0.
   std::filesystem::path agent;
   // Downloaded packages are kept here; empty: "packages" in out_dir.
   std::filesystem::path cache_dir = {};

@@ -9,7 +9,7 @@ packages=(
   libboost1.81-dev libcli11-dev libgmock-dev libgrpc++-dev libgtest-dev libprotobuf-dev librocksdb-dev
   libspdlog-dev libssl-dev libtoml11-dev libvalijson-dev nlohmann-json3-dev protobuf-compiler protobuf-compiler-grpc
   # run and test
-  chromium jq kmod openssl procps qemu-system-x86 util-linux
+  chromium jq kmod openssl procps python3-grpcio qemu-system-x86 util-linux
 )
 
 missing=()

@@ -152,8 +152,14 @@ Task<Loaded> Builder::FindReusable(const BuildRequest& request, const Inputs& in
 Task<UniqueFd> Builder::Save(BootedVm& booted, Manifest& manifest, const Steps& steps,
                              Deadline deadline) {
   ASSIGN_OR_CO_RETURN(const auto versions, co_await booted.agent->Version(deadline));
-  manifest.agent_version = versions.agent;
-  CO_RETURN_IF_ERROR(co_await booted.agent->PrepareSave(deadline));
+  const bool foreign = versions.protocol != agent::kProtocol;
+  manifest.agent_version = (foreign ? "kata-agent " : "") + versions.agent;
+  auto prepared = co_await booted.agent->PrepareSave(deadline);
+  if (!prepared) {
+    if (prepared.error().code != Code::kUnimplemented) co_return std::unexpected(prepared.error());
+    log::Info({.vm = booted.vm->config().id.str()},
+              "the guest's agent cannot prepare for being saved: its caches are saved too");
+  }
   if (steps) steps("saving");
   // Closed before the guest stops: bytes in the channel would be in every clone.
   booted.agent.reset();

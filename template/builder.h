@@ -47,7 +47,8 @@ class Builder {
 
   // The guest must answer before `deadline`, which includes saving and writing. kInvalidArgument or
   // kNotFound name what is wrong with the request; kAborted: a file of the guest changed meanwhile.
-  // On failure or cancellation nothing is left: no VMM, no folder, no draft.
+  // On failure or cancellation nothing is left: no VMM, no folder, no draft. Of the guest's agent
+  // it needs grpc.Health alone; one that has no PrepareSave makes a larger template.
   Task<Built> Build(BuildRequest request, Steps steps, Deadline deadline);
 
   // Whether clones of `manifest` can run here, now: kFailedPrecondition names the entry of the

@@ -153,7 +153,9 @@ Channel::Channel(Executor executor, UniqueFd socket, std::string peer)
   });
 }
 
-Channel::~Channel() {
+Channel::~Channel() { Close(); }
+
+void Channel::Close() {
   state_->Fail({Code::kCancelled,
                 "the connection to the agent at " + state_->peer + " was closed on this side"});
 }

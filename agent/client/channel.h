@@ -3,8 +3,8 @@
 // Loop thread only. The channel reads from the moment it is made until it fails: the peer closes,
 // or sends what is no ttrpc. From then on every call, those in flight included, fails with
 // kUnavailable and the reason. A reply that nobody waits for is dropped: its call has expired or
-// was cancelled, or it was left in the guest's port by an earlier connection. Destroying the
-// channel closes it; calls in flight end with kCancelled.
+// was cancelled, or it was left in the guest's port by an earlier connection. Closing the channel,
+// which destroying it does, ends calls in flight with kCancelled.
 #pragma once
 
 #include <chrono>
@@ -33,7 +33,7 @@ class Channel {
 
   // Takes over `socket`, connected and non-blocking. `peer` names it in error messages.
   Channel(Executor executor, UniqueFd socket, std::string peer);
-  ~Channel();
+  ~Channel();  // as Close()
   Channel(const Channel&) = delete;
   Channel& operator=(const Channel&) = delete;
 
@@ -46,6 +46,9 @@ class Channel {
   // that the peer does not go on with what nobody wants.
   Task<std::string> Call(std::string_view service, std::string_view method, std::string payload,
                          Deadline deadline, std::optional<Message> farewell = {});
+
+  // Every call, those in flight included, ends with kCancelled from here on.
+  void Close();
 
   bool usable() const;
 

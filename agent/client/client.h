@@ -12,6 +12,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/bytes.h"
@@ -21,8 +22,12 @@
 
 namespace hatchery::agent {
 
+// What Hatchery's own agent says its protocol is. Another one, Kata's say, is foreign: it has
+// Kata's calls alone, with which it is personalised as far as they go.
+inline constexpr std::string_view kProtocol = "hatchery.agent.v1";
+
 struct Versions {
-  std::string protocol;  // "hatchery.agent.v1" or what a foreign agent says
+  std::string protocol;  // kProtocol, or what a foreign agent says
   std::string agent;
 };
 
@@ -35,18 +40,25 @@ struct Identity {
   bool renew_boot_id = true;
   std::uint32_t vcpus = 0;  // wait until this many CPUs are online; 0: do not wait for any
   Bytes memory;             // likewise for memory
+  // What the guest had online before. A foreign agent cannot be asked how much that is, and most
+  // must be told how many CPUs are new: what `vcpus` and `memory` exceed these by. Our own agent
+  // does not need to know.
+  std::uint32_t had_vcpus = 0;
+  Bytes had_memory;
 };
 
 // What the agent confirms, part by part. Personalize() succeeds only if every part that was asked
-// for was done; a part that failed is an error that names it.
+// for was done, but for those that a foreign agent has no call for; a part that failed is an error
+// that names it.
 struct PersonalizeReport {
   bool reseeded = false;
   bool clock_set = false;
   bool hostname_set = false;
   bool machine_id_set = false;
-  std::string boot_id;  // as the guest has it now
+  std::string boot_id;  // as the guest has it now; empty: not known
   std::uint32_t online_vcpus = 0;
   Bytes online_memory;
+  bool foreign = false;  // Kata's agent: hostname, machine-id and boot_id are as they were
 };
 
 // What a guest has online.
@@ -82,6 +94,8 @@ struct GuestDetails {
   WallTime time;
 };
 
+// Exec(), Details(), PrepareSave() and PowerOff() are Hatchery's own: a foreign agent's answer to
+// them is kUnimplemented. The others work with any agent.
 class Client {
  public:
   // Closes the connection; calls in flight end with kCancelled.
@@ -91,10 +105,13 @@ class Client {
   virtual Task<void> Check(Deadline deadline) = 0;
   virtual Task<Versions> Version(Deadline deadline) = 0;
 
+  // Of a foreign agent, what it says to be done is believed: it reports no numbers.
   virtual Task<PersonalizeReport> Personalize(const Identity& identity, Deadline deadline) = 0;
   // Returns when the guest has at least so many CPUs and so much memory online, or shortly before
-  // `deadline` with what it has then: `problem` tells the two apart.
-  virtual Task<OnlineReport> AwaitOnline(std::uint32_t vcpus, Bytes memory, Deadline deadline) = 0;
+  // `deadline` with what it has then: `problem` tells the two apart. `had_vcpus`, which were online
+  // before, is for foreign agents (see Identity); one that cannot do it answers with an error.
+  virtual Task<OnlineReport> AwaitOnline(std::uint32_t vcpus, Bytes memory, std::uint32_t had_vcpus,
+                                         Deadline deadline) = 0;
   // kNotFound: no such program; kInvalidArgument: empty argv, or request over 3 MiB. A command
   // whose caller stops waiting, cancelled or at the deadline, is killed (by agents that know Kill).
   virtual Task<ExecResult> Exec(const ExecRequest& request, Deadline deadline) = 0;
@@ -105,7 +122,9 @@ class Client {
   // Asks the guest to power off; the reply comes before it does.
   virtual Task<void> PowerOff(Deadline deadline) = 0;
 
-  // Kata's own calls (grpc.AgentService), for guests that carry Kata's agent.
+  // Kata's own calls (grpc.AgentService), which both kinds of agents answer. `vcpus` are new ones,
+  // to be brought online beside those that are, or, for Kata's agent from release 3.2 on, those
+  // that shall be; unless `cpu_only`, all memory is brought online, too.
   virtual Task<void> OnlineCpuMem(std::uint32_t vcpus, bool wait, bool cpu_only,
                                   Deadline deadline) = 0;
   virtual Task<void> ReseedRandomDev(std::string seed, Deadline deadline) = 0;

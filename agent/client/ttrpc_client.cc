@@ -1,6 +1,11 @@
 #include "agent/client/ttrpc_client.h"
 
 #include <algorithm>
+#include <charconv>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <system_error>
 #include <utility>
 
 #include "agent/client/channel.h"
@@ -23,6 +28,18 @@ constexpr std::string_view kGuest = "hatchery.agent.v1.Guest";
 constexpr std::string_view kHealth = "grpc.Health";
 constexpr std::string_view kKata = "grpc.AgentService";
 constexpr std::size_t kExecIdBytes = 8;
+
+// The other end. Shared by a client and its calls in flight: those that take more than one question
+// must not ask the next of a channel that has gone. The client closes it when it is destroyed.
+struct Peer {
+  Peer(Executor executor, UniqueFd socket, std::string name)
+      : channel(std::move(executor), std::move(socket), std::move(name)) {}
+
+  Channel channel;
+  bool foreign = false;      // known to have none of our calls, which it is then not asked any more
+  bool takes_total = false;  // see TakesTotal()
+};
+using PeerPtr = std::shared_ptr<Peer>;
 
 template <class T>
 Task<T> Failed(Error error) {
@@ -129,21 +146,152 @@ std::uint64_t OnlineTimeoutMs(Deadline deadline) {
       std::max<std::int64_t>(1, duration_cast<milliseconds>(left).count() * 9 / 10));
 }
 
-// The methods are no coroutines: what the coroutines below need is handed to them by value, so a
+Task<Versions> AskVersion(Channel& channel, Deadline deadline) {
+  return ToVersions(Call<::grpc::VersionCheckResponse>(channel, kHealth, "Version",
+                                                       ::grpc::CheckRequest(), deadline));
+}
+
+// Kata answers these with google.protobuf.Empty, so any message without fields will do.
+template <class Request>
+Task<void> KataCall(Channel& channel, std::string_view method, const Request& request,
+                    Deadline deadline) {
+  return Done(Call<wire::PowerOffResponse>(channel, kKata, method, request, deadline));
+}
+
+Task<void> BringOnline(Channel& channel, std::uint32_t count, bool wait, bool cpu_only,
+                       Deadline deadline) {
+  ::grpc::OnlineCPUMemRequest request;
+  request.set_wait(wait);
+  request.set_nb_cpus(count);
+  request.set_cpu_only(cpu_only);
+  return KataCall(channel, "OnlineCPUMem", request, deadline);
+}
+
+Task<void> Reseed(Channel& channel, std::string seed, Deadline deadline) {
+  ::grpc::ReseedRandomDevRequest request;
+  request.set_data(std::move(seed));
+  return KataCall(channel, "ReseedRandomDev", request, deadline);
+}
+
+Task<void> SetTime(Channel& channel, WallTime time, Deadline deadline) {
+  using std::chrono::floor;
+  using std::chrono::microseconds;
+  using std::chrono::seconds;
+  const auto whole = floor<seconds>(time);
+  ::grpc::SetGuestDateTimeRequest request;
+  request.set_sec(whole.time_since_epoch().count());
+  request.set_usec(duration_cast<microseconds>(time - whole).count());
+  return KataCall(channel, "SetGuestDateTime", request, deadline);
+}
+
+// What Kata's agent of the given release takes for OnlineCPUMem's nb_cpus: how many CPUs are new,
+// or, from 3.2 on (its pull request 6289), how many there shall be. Told the other's number, an
+// older one waits 5 s for CPUs that do not come, and a newer one leaves some offline and says
+// nothing.
+bool TakesTotal(std::string_view release) {
+  constexpr std::pair<unsigned, unsigned> kSince{3, 2};
+  std::pair<unsigned, unsigned> version{0, 0};
+  const char* const end = release.data() + release.size();
+  const auto [dot, error] = std::from_chars(release.data(), end, version.first);
+  if (error != std::errc() || dot == end || *dot != '.') return false;
+  (void)std::from_chars(dot + 1, end, version.second);
+  return version >= kSince;
+}
+
+// The nb_cpus for a guest that has `had` CPUs online and is to have `wanted`; 0: none are new.
+std::uint32_t CountFor(const Peer& peer, std::uint32_t had, std::uint32_t wanted) {
+  if (wanted <= had) return 0;
+  return peer.takes_total ? wanted : wanted - had;
+}
+
+// Whether `code`, the answer to a call of our own service, means that the agent has no such
+// service. ttrpc's servers say that differently: Go's with kUnimplemented, Rust's, which Kata's
+// agent has, with kInvalidArgument, as ours refuses an argument. So the agent is asked who it is.
+asio::awaitable<bool> TurnsOutForeign(PeerPtr peer, Code code, Deadline deadline) {
+  if (code != Code::kUnimplemented && code != Code::kInvalidArgument) co_return false;
+  if (!peer->foreign) {
+    const auto versions = co_await AskVersion(peer->channel, deadline);
+    peer->foreign =
+        versions ? versions->protocol != kProtocol : versions.error().code == Code::kUnimplemented;
+    peer->takes_total = versions && TakesTotal(versions->agent);
+  }
+  co_return peer->foreign;
+}
+
+// The outcome of `call`, which is one of our own service: kUnimplemented from a foreign agent.
+template <class T>
+Task<T> OursAlone(PeerPtr peer, Task<T> call, std::string_view method, Deadline deadline) {
+  if (peer->foreign) co_return NoSuchMethod(method);
+  auto result = co_await std::move(call);
+  if (result) co_return result;
+  const bool foreign = co_await TurnsOutForeign(peer, result.error().code, deadline);
+  if (foreign) co_return NoSuchMethod(method);
+  co_return result;
+}
+
+// With Kata's calls, in the order of what must not be missed. What is new is brought online last,
+// because that takes longest.
+Task<PersonalizeReport> PersonalizeForeign(PeerPtr peer, Identity identity, Deadline deadline) {
+  PersonalizeReport report{.online_vcpus = std::max(identity.had_vcpus, identity.vcpus),
+                           .online_memory = std::max(identity.had_memory, identity.memory),
+                           .foreign = true};
+  CO_RETURN_IF_ERROR(co_await Reseed(peer->channel, identity.seed, deadline));
+  report.reseeded = true;
+  CO_RETURN_IF_ERROR(co_await SetTime(peer->channel, identity.time, deadline));
+  report.clock_set = true;
+  const std::uint32_t count = CountFor(*peer, identity.had_vcpus, report.online_vcpus);
+  if (count > 0 || report.online_memory > identity.had_memory) {
+    CO_RETURN_IF_ERROR(co_await BringOnline(peer->channel, count, /*wait=*/true,
+                                            /*cpu_only=*/false, deadline));
+  }
+  CO_RETURN_IF_ERROR(CheckConfirmed(identity, report));
+  co_return report;
+}
+
+Task<PersonalizeReport> PersonalizeAny(PeerPtr peer, wire::PersonalizeRequest request,
+                                       Identity identity, Deadline deadline) {
+  if (!peer->foreign) {
+    auto report = co_await ToReport(
+        Call<wire::PersonalizeResponse>(peer->channel, kGuest, "Personalize", request, deadline),
+        identity);
+    if (report) co_return report;
+    const bool foreign = co_await TurnsOutForeign(peer, report.error().code, deadline);
+    if (!foreign) co_return report;
+  }
+  co_return co_await PersonalizeForeign(peer, std::move(identity), deadline);
+}
+
+Task<OnlineReport> AwaitOnlineAny(PeerPtr peer, wire::AwaitOnlineRequest request,
+                                  std::uint32_t had_vcpus, Deadline deadline) {
+  if (!peer->foreign) {
+    auto report = co_await ToOnlineReport(
+        Call<wire::AwaitOnlineResponse>(peer->channel, kGuest, "AwaitOnline", request, deadline));
+    if (report) co_return report;
+    const bool foreign = co_await TurnsOutForeign(peer, report.error().code, deadline);
+    if (!foreign) co_return report;
+  }
+  const std::uint32_t count = CountFor(*peer, had_vcpus, request.vcpus());
+  CO_RETURN_IF_ERROR(co_await BringOnline(peer->channel, count, /*wait=*/true,
+                                          /*cpu_only=*/false, deadline));
+  co_return OnlineReport{.vcpus = std::max(request.vcpus(), had_vcpus),
+                         .memory = Bytes(request.memory_bytes())};
+}
+
+// The methods are no coroutines: what the coroutines above need is handed to them by value, so a
 // client may be destroyed while its calls are in flight.
 class TtrpcClient final : public Client {
  public:
   TtrpcClient(Executor executor, UniqueFd socket, std::string peer)
-      : channel_(std::move(executor), std::move(socket), std::move(peer)) {}
+      : peer_(std::make_shared<Peer>(std::move(executor), std::move(socket), std::move(peer))) {}
+  ~TtrpcClient() override { peer_->channel.Close(); }
 
   Task<void> Check(Deadline deadline) override {
-    return CheckServing(Call<::grpc::HealthCheckResponse>(channel_, kHealth, "Check",
+    return CheckServing(Call<::grpc::HealthCheckResponse>(peer_->channel, kHealth, "Check",
                                                           ::grpc::CheckRequest(), deadline));
   }
 
   Task<Versions> Version(Deadline deadline) override {
-    return ToVersions(Call<::grpc::VersionCheckResponse>(channel_, kHealth, "Version",
-                                                         ::grpc::CheckRequest(), deadline));
+    return AskVersion(peer_->channel, deadline);
   }
 
   Task<PersonalizeReport> Personalize(const Identity& identity, Deadline deadline) override {
@@ -159,18 +307,16 @@ class TtrpcClient final : public Client {
     request.set_vcpus(identity.vcpus);
     request.set_memory_bytes(identity.memory.count());
     request.set_timeout_ms(OnlineTimeoutMs(deadline));
-    return ToReport(
-        Call<wire::PersonalizeResponse>(channel_, kGuest, "Personalize", request, deadline),
-        identity);
+    return PersonalizeAny(peer_, std::move(request), identity, deadline);
   }
 
-  Task<OnlineReport> AwaitOnline(std::uint32_t vcpus, Bytes memory, Deadline deadline) override {
+  Task<OnlineReport> AwaitOnline(std::uint32_t vcpus, Bytes memory, std::uint32_t had_vcpus,
+                                 Deadline deadline) override {
     wire::AwaitOnlineRequest request;
     request.set_vcpus(vcpus);
     request.set_memory_bytes(memory.count());
     request.set_timeout_ms(OnlineTimeoutMs(deadline));
-    return ToOnlineReport(
-        Call<wire::AwaitOnlineResponse>(channel_, kGuest, "AwaitOnline", request, deadline));
+    return AwaitOnlineAny(peer_, std::move(request), had_vcpus, deadline);
   }
 
   Task<ExecResult> Exec(const ExecRequest& exec, Deadline deadline) override {
@@ -186,63 +332,48 @@ class TtrpcClient final : public Client {
     request.set_exec_id(ToHex(RandomBytes(kExecIdBytes)));
     wire::KillRequest kill;
     kill.set_exec_id(request.exec_id());
-    return ToExecResult(Parse<wire::ExecResponse>(
-        channel_.Call(kGuest, "Exec", request.SerializeAsString(), deadline,
-                      Channel::Message{kGuest, "Kill", kill.SerializeAsString()}),
+    auto result = ToExecResult(Parse<wire::ExecResponse>(
+        peer_->channel.Call(kGuest, "Exec", request.SerializeAsString(), deadline,
+                            Channel::Message{kGuest, "Kill", kill.SerializeAsString()}),
         "Exec"));
+    return OursAlone(peer_, std::move(result), "Exec", deadline);
   }
 
   Task<GuestDetails> Details(Deadline deadline) override {
-    return ToDetails(
-        Call<wire::DetailsResponse>(channel_, kGuest, "Details", wire::DetailsRequest(), deadline));
+    auto details = ToDetails(Call<wire::DetailsResponse>(peer_->channel, kGuest, "Details",
+                                                         wire::DetailsRequest(), deadline));
+    return OursAlone(peer_, std::move(details), "Details", deadline);
   }
 
   Task<void> PrepareSave(Deadline deadline) override {
-    return Done(Call<wire::PrepareSaveResponse>(channel_, kGuest, "PrepareSave",
-                                                wire::PrepareSaveRequest(), deadline));
+    auto prepared = Done(Call<wire::PrepareSaveResponse>(peer_->channel, kGuest, "PrepareSave",
+                                                         wire::PrepareSaveRequest(), deadline));
+    return OursAlone(peer_, std::move(prepared), "PrepareSave", deadline);
   }
 
   Task<void> PowerOff(Deadline deadline) override {
-    return Done(Call<wire::PowerOffResponse>(channel_, kGuest, "PowerOff", wire::PowerOffRequest(),
-                                             deadline));
+    auto off = Done(Call<wire::PowerOffResponse>(peer_->channel, kGuest, "PowerOff",
+                                                 wire::PowerOffRequest(), deadline));
+    return OursAlone(peer_, std::move(off), "PowerOff", deadline);
   }
 
   Task<void> OnlineCpuMem(std::uint32_t vcpus, bool wait, bool cpu_only,
                           Deadline deadline) override {
-    ::grpc::OnlineCPUMemRequest request;
-    request.set_wait(wait);
-    request.set_nb_cpus(vcpus);
-    request.set_cpu_only(cpu_only);
-    return KataCall("OnlineCPUMem", request, deadline);
+    return BringOnline(peer_->channel, vcpus, wait, cpu_only, deadline);
   }
 
   Task<void> ReseedRandomDev(std::string seed, Deadline deadline) override {
-    ::grpc::ReseedRandomDevRequest request;
-    request.set_data(std::move(seed));
-    return KataCall("ReseedRandomDev", request, deadline);
+    return Reseed(peer_->channel, std::move(seed), deadline);
   }
 
   Task<void> SetGuestDateTime(WallTime time, Deadline deadline) override {
-    using std::chrono::floor;
-    using std::chrono::microseconds;
-    using std::chrono::seconds;
-    const auto whole = floor<seconds>(time);
-    ::grpc::SetGuestDateTimeRequest request;
-    request.set_sec(whole.time_since_epoch().count());
-    request.set_usec(duration_cast<microseconds>(time - whole).count());
-    return KataCall("SetGuestDateTime", request, deadline);
+    return SetTime(peer_->channel, time, deadline);
   }
 
-  bool usable() const override { return channel_.usable(); }
+  bool usable() const override { return peer_->channel.usable(); }
 
  private:
-  // Kata answers these with google.protobuf.Empty, so any message without fields will do.
-  template <class Request>
-  Task<void> KataCall(std::string_view method, const Request& request, Deadline deadline) {
-    return Done(Call<wire::PowerOffResponse>(channel_, kKata, method, request, deadline));
-  }
-
-  Channel channel_;
+  const PeerPtr peer_;
 };
 
 Task<std::unique_ptr<Client>> ConnectTo(Executor executor, Endpoint endpoint, Deadline deadline) {

@@ -18,7 +18,7 @@ class UnreachableClient final : public Client {
   Task<PersonalizeReport> Personalize(const Identity&, Deadline) override {
     return Fail<PersonalizeReport>(reason_);
   }
-  Task<OnlineReport> AwaitOnline(std::uint32_t, Bytes, Deadline) override {
+  Task<OnlineReport> AwaitOnline(std::uint32_t, Bytes, std::uint32_t, Deadline) override {
     return Fail<OnlineReport>(reason_);
   }
   Task<ExecResult> Exec(const ExecRequest&, Deadline) override { return Fail<ExecResult>(reason_); }

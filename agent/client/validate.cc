@@ -50,9 +50,11 @@ Result<void> CheckConfirmed(const Identity& asked, const PersonalizeReport& repo
   };
   if (!report.reseeded) return missing("the reseed (seed)");
   if (!report.clock_set) return missing("the clock (time)");
-  if (!asked.hostname.empty() && !report.hostname_set) return missing("hostname");
-  if (!asked.machine_id.empty() && !report.machine_id_set) return missing("machine_id");
-  if (asked.renew_boot_id && report.boot_id.empty()) return missing("a new boot_id");
+  if (!report.foreign) {
+    if (!asked.hostname.empty() && !report.hostname_set) return missing("hostname");
+    if (!asked.machine_id.empty() && !report.machine_id_set) return missing("machine_id");
+    if (asked.renew_boot_id && report.boot_id.empty()) return missing("a new boot_id");
+  }
   if (report.online_vcpus < asked.vcpus) {
     return missing("vcpus: " + std::to_string(report.online_vcpus) + " of " +
                    std::to_string(asked.vcpus) + " are online");
@@ -62,6 +64,11 @@ Result<void> CheckConfirmed(const Identity& asked, const PersonalizeReport& repo
                    " is online");
   }
   return {};
+}
+
+std::unexpected<Error> NoSuchMethod(std::string_view method) {
+  return Unimplemented("the guest's agent has no " + std::string(method) +
+                       ": it is not hatchery-agent");
 }
 
 }  // namespace hatchery::agent

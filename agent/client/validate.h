@@ -1,6 +1,8 @@
 // What every agent client, real or fake, checks before a call and after it. Pure functions.
 #pragma once
 
+#include <string_view>
+
 #include "agent/client/client.h"
 
 namespace hatchery::agent {
@@ -12,7 +14,11 @@ Result<void> ValidateIdentity(const Identity& identity);
 Result<void> ValidateExec(const ExecRequest& request);
 
 // Fail closed: kInternal names the first part that `asked` wanted and `report` does not confirm.
-// `asked.seed` is not looked at; reseeding must be confirmed always.
+// `asked.seed` is not looked at; reseeding must be confirmed always. Hostname, machine-id and
+// boot_id are not missed in the report of a foreign agent.
 Result<void> CheckConfirmed(const Identity& asked, const PersonalizeReport& report);
+
+// kUnimplemented: `method` is Hatchery's own, and the agent is foreign.
+std::unexpected<Error> NoSuchMethod(std::string_view method);
 
 }  // namespace hatchery::agent

@@ -109,6 +109,7 @@ struct FakeAgents::World {
   std::map<Method, std::chrono::nanoseconds> delays;
   std::map<Method, std::deque<Fault>> faults;
   std::vector<FakeCall> calls;
+  bool foreign = false;
 
   void Add(Method method, Fault fault, std::size_t times) {
     faults[method].insert(faults[method].end(), times, fault);
@@ -169,6 +170,16 @@ struct FakeAgents::World {
 
 namespace {
 
+// As Kata's agent: so many more CPUs, and all memory.
+Result<void> BringOnline(FakeGuest& guest, std::uint32_t new_vcpus, Bytes memory) {
+  if (new_vcpus > guest.present_vcpus - guest.online_vcpus) {
+    return Internal("OnlineCPUMem: " + std::to_string(new_vcpus) + " vcpus did not appear in time");
+  }
+  guest.online_vcpus += new_vcpus;
+  guest.online_memory = std::max(guest.online_memory, std::min(memory, guest.present_memory));
+  return {};
+}
+
 Result<PersonalizeReport> PersonalizeGuest(FakeGuest& guest, const Identity& identity,
                                            bool reseed) {
   if (identity.vcpus > guest.present_vcpus || identity.memory > guest.present_memory) {
@@ -217,12 +228,17 @@ class FakeClient final : public Client {
     return Call<void>(Method::kCheck, deadline, [](FakeGuest&) { return Result<void>(); });
   }
   Task<Versions> Version(Deadline deadline) override {
-    return Call<Versions>(Method::kVersion, deadline, [](FakeGuest&) -> Result<Versions> {
-      return Versions{"hatchery.agent.v1", "fake"};
+    const bool foreign = world_->foreign;
+    return Call<Versions>(Method::kVersion, deadline, [foreign](FakeGuest&) -> Result<Versions> {
+      if (foreign) return Versions{"0.0.1", "3.0.0"};
+      return Versions{std::string(kProtocol), "fake"};
     });
   }
 
   Task<PersonalizeReport> Personalize(const Identity& identity, Deadline deadline) override {
+    if (world_->foreign) {
+      return PersonalizeForeign(world_, connection_, endpoint_, identity, deadline);
+    }
     return CallHeedingFaults<PersonalizeReport>(
         world_, connection_, endpoint_, Method::kPersonalize, deadline,
         [identity](FakeGuest& guest, bool skip_reseed) -> Result<PersonalizeReport> {
@@ -230,7 +246,15 @@ class FakeClient final : public Client {
         },
         ValidateIdentity(identity));
   }
-  Task<OnlineReport> AwaitOnline(std::uint32_t vcpus, Bytes memory, Deadline deadline) override {
+  Task<OnlineReport> AwaitOnline(std::uint32_t vcpus, Bytes memory, std::uint32_t had_vcpus,
+                                 Deadline deadline) override {
+    if (world_->foreign) {
+      return Call<OnlineReport>(
+          Method::kOnlineCpuMem, deadline, [=](FakeGuest& guest) -> Result<OnlineReport> {
+            RETURN_IF_ERROR(BringOnline(guest, vcpus - std::min(vcpus, had_vcpus), memory));
+            return OnlineReport{.vcpus = std::max(vcpus, had_vcpus), .memory = memory};
+          });
+    }
     return Call<OnlineReport>(
         Method::kAwaitOnline, deadline, [vcpus, memory](FakeGuest& guest) -> Result<OnlineReport> {
           guest.online_vcpus = std::max(guest.online_vcpus, std::min(vcpus, guest.present_vcpus));
@@ -243,6 +267,7 @@ class FakeClient final : public Client {
         });
   }
   Task<ExecResult> Exec(const ExecRequest& request, Deadline deadline) override {
+    if (world_->foreign) return Refused<ExecResult>(Method::kExec, deadline);
     if (!request.argv.empty() && request.argv[0] == "sleep") {
       return Sleep(world_, connection_, endpoint_, deadline, request.timeout);
     }
@@ -251,6 +276,7 @@ class FakeClient final : public Client {
         [request](FakeGuest&, bool) { return RunBuiltin(request); }, ValidateExec(request));
   }
   Task<GuestDetails> Details(Deadline deadline) override {
+    if (world_->foreign) return Refused<GuestDetails>(Method::kDetails, deadline);
     return Call<GuestDetails>(Method::kDetails, deadline,
                               [](FakeGuest& guest) -> Result<GuestDetails> {
                                 return GuestDetails{.agent_version = "fake",
@@ -265,12 +291,14 @@ class FakeClient final : public Client {
                               });
   }
   Task<void> PrepareSave(Deadline deadline) override {
+    if (world_->foreign) return Refused<void>(Method::kPrepareSave, deadline);
     return Call<void>(Method::kPrepareSave, deadline, [](FakeGuest& guest) {
       guest.prepared_for_save = true;
       return Result<void>();
     });
   }
   Task<void> PowerOff(Deadline deadline) override {
+    if (world_->foreign) return Refused<void>(Method::kPowerOff, deadline);
     return Call<void>(Method::kPowerOff, deadline, [](FakeGuest& guest) {
       guest.alive = false;
       return Result<void>();
@@ -304,6 +332,41 @@ class FakeClient final : public Client {
     return CallHeedingFaults<T>(
         world_, connection_, endpoint_, method, deadline,
         [act = std::move(act)](FakeGuest& guest, bool) { return act(guest); }, {});
+  }
+
+  // A method that a foreign agent has not.
+  template <class T>
+  Task<T> Refused(Method method, Deadline deadline) {
+    return Call<T>(method, deadline,
+                   [method](FakeGuest&) -> Result<T> { return NoSuchMethod(MethodName(method)); });
+  }
+
+  // As the real client does it with Kata's calls.
+  static Task<PersonalizeReport> PersonalizeForeign(std::shared_ptr<World> world,
+                                                    std::shared_ptr<Connection> connection,
+                                                    Endpoint endpoint, Identity identity,
+                                                    Deadline deadline) {
+    CO_RETURN_IF_ERROR(ValidateIdentity(identity));
+    CO_RETURN_IF_ERROR(
+        co_await World::Arrive(world, connection, endpoint, Method::kReseedRandomDev, deadline));
+    world->guests[connection->peer].seeds.push_back(identity.seed);
+    CO_RETURN_IF_ERROR(
+        co_await World::Arrive(world, connection, endpoint, Method::kSetGuestDateTime, deadline));
+    world->guests[connection->peer].time = identity.time;
+    PersonalizeReport report{.reseeded = true,
+                             .clock_set = true,
+                             .online_vcpus = std::max(identity.had_vcpus, identity.vcpus),
+                             .online_memory = std::max(identity.had_memory, identity.memory),
+                             .foreign = true};
+    const std::uint32_t new_vcpus = report.online_vcpus - identity.had_vcpus;
+    if (new_vcpus > 0 || report.online_memory > identity.had_memory) {
+      CO_RETURN_IF_ERROR(
+          co_await World::Arrive(world, connection, endpoint, Method::kOnlineCpuMem, deadline));
+      CO_RETURN_IF_ERROR(
+          BringOnline(world->guests[connection->peer], new_vcpus, report.online_memory));
+    }
+    CO_RETURN_IF_ERROR(CheckConfirmed(identity, report));
+    co_return report;
   }
 
   // Static, and by value: the client may be destroyed while the call is in flight.
@@ -384,6 +447,8 @@ void FakeAgents::HangNext(Method method, std::size_t times) {
 void FakeAgents::GarbleNext(Method method, std::size_t times) {
   world_->Add(method, {Fault::Kind::kGarble}, times);
 }
+void FakeAgents::SetForeign(bool foreign) { world_->foreign = foreign; }
+
 void FakeAgents::SkipReseedNext(std::size_t times) {
   world_->Add(Method::kPersonalize, {Fault::Kind::kSkipReseed}, times);
 }

@@ -80,6 +80,11 @@ class FakeAgents final : public Connector {
   void HangNext(Method method, std::size_t times = 1);
   // The answer is garbage: the connection is lost.
   void GarbleNext(Method method, std::size_t times = 1);
+  // From now on every guest carries a foreign agent (see Client), or again ours. What it is asked
+  // arrives as Kata's calls, and calls that it does not know as themselves; unlike with the real
+  // client, nobody has to try ours first.
+  void SetForeign(bool foreign);
+
   // Personalize only: everything is answered well, but the reseed is not confirmed.
   void SkipReseedNext(std::size_t times = 1);
   void ClearFaults();

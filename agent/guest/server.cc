@@ -35,7 +35,8 @@ Result<std::string> FindPort(const GuestSystem& system, std::string_view name) {
   return NotFound("no virtio-serial port named " + std::string(name));
 }
 
-Result<std::unique_ptr<Server>> Server::Create(GuestSystem& system, bool listen_to_kernel) {
+Result<std::unique_ptr<Server>> Server::Create(GuestSystem& system, bool listen_to_kernel,
+                                               Offer offer) {
   // Commands that do not read their stdin.
   ::signal(SIGPIPE, SIG_IGN);
   ASSIGN_OR_RETURN(std::unique_ptr<EventLoop> loop, EventLoop::Create());
@@ -53,7 +54,7 @@ Result<std::unique_ptr<Server>> Server::Create(GuestSystem& system, bool listen_
   self->onliner_ = std::make_unique<Onliner>(*self->loop_, *self->worker_, system, has_uevents);
   self->services_ =
       std::make_unique<Services>(*self->loop_, *self->worker_, system, *self->onliner_);
-  self->services_->AddTo(self->dispatcher_);
+  self->services_->AddTo(self->dispatcher_, offer);
   return server;
 }
 

@@ -26,7 +26,8 @@ class Server {
  public:
   // `listen_to_kernel`: react to the kernel's uevents where they can be had (tests say no). Makes
   // the process ignore SIGPIPE. `system` outlives the server.
-  static Result<std::unique_ptr<Server>> Create(GuestSystem& system, bool listen_to_kernel);
+  static Result<std::unique_ptr<Server>> Create(GuestSystem& system, bool listen_to_kernel,
+                                                Offer offer = Offer::kAll);
   ~Server();
 
   // Before Run(), or from the loop's thread.

@@ -16,6 +16,7 @@ namespace {
 using std::chrono::milliseconds;
 
 constexpr std::string_view kProtocol = "hatchery.agent.v1";
+constexpr std::string_view kKataProtocol = "0.0.1";  // what Kata's agent says, of whatever release
 constexpr std::string_view kGuestService = "hatchery.agent.v1.Guest";
 constexpr std::string_view kHealthService = "grpc.Health";
 constexpr std::string_view kKataService = "grpc.AgentService";
@@ -41,13 +42,13 @@ Services::Services(EventLoop& loop, Worker& worker, GuestSystem& system, Onliner
       execs_(loop),
       kata_vcpus_(onliner.online().vcpus) {}
 
-void Services::AddTo(Dispatcher& dispatcher) {
-  AddHealth(dispatcher);
+void Services::AddTo(Dispatcher& dispatcher, Offer offer) {
+  AddHealth(dispatcher, offer == Offer::kAll ? kProtocol : kKataProtocol);
   AddKata(dispatcher);
-  AddGuest(dispatcher);
+  if (offer == Offer::kAll) AddGuest(dispatcher);
 }
 
-void Services::AddHealth(Dispatcher& dispatcher) {
+void Services::AddHealth(Dispatcher& dispatcher, std::string_view protocol) {
   dispatcher.AddUnary<grpc::CheckRequest>(
       kHealthService, "Check", [](const grpc::CheckRequest&) -> Result<grpc::HealthCheckResponse> {
         grpc::HealthCheckResponse response;
@@ -56,9 +57,9 @@ void Services::AddHealth(Dispatcher& dispatcher) {
       });
   dispatcher.AddUnary<grpc::CheckRequest>(
       kHealthService, "Version",
-      [](const grpc::CheckRequest&) -> Result<grpc::VersionCheckResponse> {
+      [protocol](const grpc::CheckRequest&) -> Result<grpc::VersionCheckResponse> {
         grpc::VersionCheckResponse response;
-        response.set_grpc_version(std::string(kProtocol));
+        response.set_grpc_version(std::string(protocol));
         response.set_agent_version(HATCHERY_VERSION);
         return response;
       });

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string_view>
 
 #include "agent/guest/call.h"
 #include "agent/guest/dispatcher.h"
@@ -16,16 +17,20 @@
 
 namespace hatchery::agent::guest {
 
+// kKataOnly: as an agent that is not Hatchery's answers. For tests of how the host treats one.
+enum class Offer { kAll, kKataOnly };
+
 class Services {
  public:
   // All outlive this.
   Services(EventLoop& loop, Worker& worker, GuestSystem& system, Onliner& onliner);
 
-  // Adds grpc.Health, grpc.AgentService (Kata's names and behaviour) and hatchery.agent.v1.Guest.
-  void AddTo(Dispatcher& dispatcher);
+  // Adds grpc.Health, grpc.AgentService (Kata's names and behaviour) and, if it is offered,
+  // hatchery.agent.v1.Guest.
+  void AddTo(Dispatcher& dispatcher, Offer offer = Offer::kAll);
 
  private:
-  void AddHealth(Dispatcher& dispatcher);
+  void AddHealth(Dispatcher& dispatcher, std::string_view protocol);
   void AddKata(Dispatcher& dispatcher);
   void AddGuest(Dispatcher& dispatcher);
   void Personalize(const v1::PersonalizeRequest& request, std::shared_ptr<Call> call);

@@ -137,18 +137,23 @@ api::Vm ToApi(const VmEntry& vm, const Settings& settings, const Clock& clock) {
   out.set_pending_memory_bytes(r.pending_memory_bytes());
   out.set_pending_problem(vm.pending_problem);
   out.set_problem(vm.problem);
+  out.set_handed_over(vm.handed_over());
   if (vm.machine) {
     const auto endpoints = vm.machine->vm->endpoints();
     out.set_pid(endpoints.pid);
     out.set_agent_endpoint(ToString(endpoints.agent));
     out.set_control_socket(endpoints.control.string());
     out.set_console_log(endpoints.console_log.string());
+    if (endpoints.agent_vsock) out.set_vsock_cid(endpoints.agent_vsock->cid);
   }
   *out.mutable_created() = TimestampOf(r.created_unix_ns());
   if (vm.lease) SetLease(out, *vm.lease, settings, clock);
   out.set_hostname(r.hostname());
   out.set_machine_id(r.machine_id());
   out.set_boot_id(r.boot_id());
+  if (r.foreign_agent()) {
+    for (const char* part : {"hostname", "machine_id", "boot_id"}) out.add_not_renewed(part);
+  }
   return out;
 }
 

@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include "base/json.h"
 #include "cache/rpc/bridge.h"
 #include "cache/rpc/from_api.h"
 
@@ -223,6 +224,24 @@ grpc::ServerUnaryReactor* FactoryService::ListPools(Context* context, const api:
   };
   return UnaryCall<api::ListPoolsResponse>::Start(
       executor_, gate_.Admit(*context, "hatchery.v1.Factory.ListPools"), context, reply, handle);
+}
+
+grpc::ServerUnaryReactor* FactoryService::GetKataConfig(Context* context,
+                                                        const api::GetKataConfigRequest*,
+                                                        api::GetKataConfigResponse* reply) {
+  auto handle = [this](const Caller&) -> Task<api::GetKataConfigResponse> {
+    if (kata_ == nullptr) co_return Unimplemented("this service does not speak Kata's protocol");
+    ASSIGN_OR_CO_RETURN(auto answer, co_await kata_->Get());
+    ASSIGN_OR_CO_RETURN(auto contradictions, co_await kata_->Check(answer));
+    api::GetKataConfigResponse config;
+    config.set_vm_config(std::move(answer.vm_config));
+    config.set_agent_config(std::move(answer.agent_config));
+    for (auto& each : contradictions) config.add_contradictions(ValidUtf8(each));
+    co_return config;
+  };
+  return UnaryCall<api::GetKataConfigResponse>::Start(
+      executor_, gate_.Admit(*context, "hatchery.v1.Factory.GetKataConfig"), context, reply,
+      handle);
 }
 
 }  // namespace hatchery::cache::rpc

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "cache/cache.h"
+#include "cache/kata/config.h"
 #include "cache/rpc/gate.h"
 #include "hatchery/v1/factory.grpc.pb.h"
 
@@ -22,8 +23,14 @@ struct DaemonInfo {
 class FactoryService final : public hatchery::v1::Factory::CallbackService {
  public:
   // `gate` and `cache` outlive the server that this is registered with.
-  FactoryService(Executor executor, const Gate& gate, cache::Cache& cache, DaemonInfo info)
-      : executor_(std::move(executor)), gate_(gate), cache_(cache), info_(std::move(info)) {}
+  // As does `kata`; null: kUnimplemented.
+  FactoryService(Executor executor, const Gate& gate, cache::Cache& cache, DaemonInfo info,
+                 kata::Configuration* kata)
+      : executor_(std::move(executor)),
+        gate_(gate),
+        cache_(cache),
+        info_(std::move(info)),
+        kata_(kata) {}
 
   template <class Reply>
   using Stream = grpc::ServerWriteReactor<Reply>*;
@@ -48,12 +55,15 @@ class FactoryService final : public hatchery::v1::Factory::CallbackService {
                                                 const hatchery::v1::SetPoolRequest*) override;
   grpc::ServerUnaryReactor* ListPools(Context*, const hatchery::v1::ListPoolsRequest*,
                                       hatchery::v1::ListPoolsResponse*) override;
+  grpc::ServerUnaryReactor* GetKataConfig(Context*, const hatchery::v1::GetKataConfigRequest*,
+                                          hatchery::v1::GetKataConfigResponse*) override;
 
  private:
   Executor executor_;
   const Gate& gate_;
   cache::Cache& cache_;
   DaemonInfo info_;
+  kata::Configuration* const kata_;
 };
 
 }  // namespace hatchery::cache::rpc

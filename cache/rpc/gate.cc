@@ -29,6 +29,13 @@ constexpr std::pair<std::string_view, MethodClass> kClasses[] = {
     {"hatchery.v1.Factory.VerifyTemplate", MethodClass::kAdminister},
     {"hatchery.v1.Factory.DeleteTemplate", MethodClass::kAdminister},
     {"hatchery.v1.Factory.SetPool", MethodClass::kAdminister},
+    {"hatchery.v1.Factory.GetKataConfig", MethodClass::kRead},
+
+    {"cache.CacheService.Config", MethodClass::kRead},
+    {"cache.CacheService.GetBaseVM", MethodClass::kAcquire},
+    // Names the processes of all that is pooled.
+    {"cache.CacheService.Status", MethodClass::kAdminister},
+    {"cache.CacheService.Quit", MethodClass::kAdminister},
 };
 
 }  // namespace

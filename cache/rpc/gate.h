@@ -1,4 +1,5 @@
-// The one door to the services: which class each method has, and on whose behalf a call comes.
+// The one door to the services, of our own protocol and of Kata's: which class each method has, and
+// on whose behalf a call comes.
 //
 // Every handler starts with Admit(), and the calls of bridge.h run nothing without what it answers.
 // The services of the standard health check and of reflection have no door: whoever can connect may

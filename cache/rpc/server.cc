@@ -1,68 +1,28 @@
 #include "cache/rpc/server.h"
 
-#include <fcntl.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/health_check_service_interface.h>
 #include <grpcpp/server.h>
 #include <grpcpp/server_builder.h>
-#include <grpcpp/server_posix.h>
-#include <sys/socket.h>
 
-#include <boost/asio/as_tuple.hpp>
-#include <boost/asio/local/stream_protocol.hpp>
-#include <boost/asio/use_awaitable.hpp>
 #include <mutex>
 
-#include "base/fd.h"
-#include "base/log.h"
 #include "base/offload.h"
 #include "cache/rpc/cache_service.h"
+#include "cache/rpc/unix_listener.h"
 
 namespace hatchery::cache::rpc {
 
-namespace {
-
-constexpr int kBacklog = 1024;
-// When no descriptor is left, accepting again at once would only spin.
-constexpr auto kAcceptBackoff = std::chrono::milliseconds(50);
-
-using Acceptor = asio::local::stream_protocol::acceptor;
-
-asio::awaitable<void> Accept(Acceptor& acceptor, Peers& peers, grpc::Server& server) {
-  for (;;) {
-    auto [error, socket] = co_await acceptor.async_accept(asio::as_tuple(asio::use_awaitable));
-    if (error == asio::error::operation_aborted || !acceptor.is_open()) co_return;
-    if (error) {
-      log::Warning({}, "accepting a connection: " + error.message());
-      (void)co_await SleepFor(kAcceptBackoff);
-      continue;
-    }
-    auto connection = peers.Admit(UniqueFd(socket.release()));
-    if (!connection) {
-      log::Warning({}, "accepting a connection: " + ToString(connection.error()));
-      (void)co_await SleepFor(kAcceptBackoff);
-      continue;
-    }
-    const int fd = connection->Release();
-    ::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) | O_NONBLOCK);
-    grpc::AddInsecureChannelFromFd(&server, fd);
-  }
-}
-
-}  // namespace
-
 struct Server::Impl {
-  Impl(Executor e, Cache& cache, DaemonInfo info, Access a)
+  Impl(Executor e, Cache& cache, DaemonInfo info, kata::Configuration* kata, Access a)
       : executor(e),
         access(std::move(a)),
         gate(access, peers),
         cache_service(e, gate, cache),
-        factory_service(e, gate, cache, std::move(info)),
-        acceptor(e),
-        tasks(e),
+        factory_service(e, gate, cache, std::move(info), kata),
+        listener(e),
         waiter(1) {}
   Executor executor;
-  std::filesystem::path socket;
   int tcp_port = 0;
   const Access access;
   Peers peers;
@@ -70,30 +30,24 @@ struct Server::Impl {
   CacheService cache_service;
   FactoryService factory_service;
   std::unique_ptr<grpc::Server> server;
-  Acceptor acceptor;
-  TaskScope tasks;
+  UnixListener listener;
   WorkerPool waiter;  // for the one blocking call there is: the server's shutdown
 };
 
 Server::Server(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Server::~Server() = default;
 
-Result<void> Server::CheckUnused(const std::filesystem::path& socket) {
-  if (!ConnectUnix(socket)) return {};
-  return FailedPrecondition("another daemon serves on " + socket.string() +
-                            "; stop it, or choose another endpoint or state directory");
-}
-
 Result<std::unique_ptr<Server>> Server::Start(Executor executor, Cache& cache, DaemonInfo info,
                                               Options options) {
-  RETURN_IF_ERROR(CheckUnused(options.socket));
+  RETURN_IF_ERROR(UnixListener::CheckUnused(options.socket));
   // Process-wide, and before the first server is built.
   static std::once_flag once;
   std::call_once(once, [] {
     grpc::EnableDefaultHealthCheckService(true);
     grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   });
-  auto impl = std::make_unique<Impl>(executor, cache, std::move(info), std::move(options.access));
+  auto impl = std::make_unique<Impl>(executor, cache, std::move(info), options.kata,
+                                     std::move(options.access));
   grpc::ServerBuilder builder;
   builder.RegisterService(&impl->cache_service);
   builder.RegisterService(&impl->factory_service);
@@ -110,13 +64,7 @@ Result<std::unique_ptr<Server>> Server::Start(Executor executor, Cache& cache, D
   }
   if (!impl->server) return Internal("the gRPC server could not be started");
 
-  ASSIGN_OR_RETURN(UniqueFd listener, ListenUnix(options.socket, options.mode, kBacklog));
-  impl->socket = options.socket;
-  boost::system::error_code error;
-  impl->acceptor.assign(asio::local::stream_protocol(), listener.get(), error);
-  if (error) return Internal("listening on " + options.socket.string() + ": " + error.message());
-  (void)listener.Release();
-  impl->tasks.Spawn("accept", Accept(impl->acceptor, impl->peers, *impl->server));
+  RETURN_IF_ERROR(impl->listener.Open(options.socket, options.mode, impl->peers, *impl->server));
   return std::unique_ptr<Server>(new Server(std::move(impl)));
 }
 
@@ -124,27 +72,13 @@ int Server::tcp_port() const { return impl_->tcp_port; }
 
 void Server::StopAccepting() {
   if (auto* health = impl_->server->GetHealthCheckService()) health->SetServingStatus(false);
-  impl_->tasks.Cancel();
-  if (!impl_->acceptor.is_open()) return;
-  // While we still listen: once we do not, another daemon may put its own socket there.
-  std::error_code ignored;
-  std::filesystem::remove(impl_->socket, ignored);
-  boost::system::error_code ignored_too;
-  impl_->acceptor.close(ignored_too);
+  impl_->listener.Close();
 }
 
 asio::awaitable<void> Server::Stop(Deadline deadline) {
   StopAccepting();
-  const auto left = deadline - std::chrono::steady_clock::now();
-  const auto at = std::chrono::system_clock::now() +
-                  std::chrono::duration_cast<std::chrono::system_clock::duration>(left);
-  // Blocks until the last call has ended, and calls end on the loop: so not here.
-  (void)co_await impl_->waiter.Run([server = impl_->server.get(), at]() -> Result<bool> {
-    server->Shutdown(at);
-    server->Wait();
-    return true;
-  });
-  co_await impl_->tasks.Join();
+  co_await ShutDown(*impl_->server, impl_->waiter, deadline);
+  co_await impl_->listener.Join();
 }
 
 }  // namespace hatchery::cache::rpc

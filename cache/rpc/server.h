@@ -15,10 +15,9 @@ namespace hatchery::cache::rpc {
 
 // Serves hatchery.v1.Cache and hatchery.v1.Factory, grpc.health.v1.Health and server reflection.
 //
-// Connections of the unix socket are accepted by us and handed to gRPC one by one, so that the
-// socket has the mode we want from its first moment, and so that we know who is at the other end
-// before gRPC sees it (peers.h). TCP is gRPC's own to accept; who calls is in the certificate it
-// has verified. Loop thread only; gRPC's own threads call the services, which post to the loop.
+// Connections of the unix socket are accepted by us (unix_listener.h). TCP is gRPC's own to accept;
+// who calls is in the certificate it has verified. Loop thread only; gRPC's own threads call the
+// services, which post to the loop.
 class Server {
  public:
   struct Options {
@@ -26,10 +25,9 @@ class Server {
     unsigned mode = 0660;
     Access access;
     std::optional<TlsOptions> tls;
+    // What clients of Kata's protocol are told; outlives the server. Null: kUnimplemented.
+    kata::Configuration* kata = nullptr;
   };
-
-  // kFailedPrecondition if somebody listens on `socket`.
-  static Result<void> CheckUnused(const std::filesystem::path& socket);
 
   // Binds and begins to serve. A stale socket file is replaced; kFailedPrecondition if somebody
   // listens on it. Errors of `tls` name the setting. `cache` must outlive the server.

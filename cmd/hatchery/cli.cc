@@ -128,6 +128,7 @@ int RunCli(std::vector<std::string> arguments, const std::string& default_endpoi
   AddPoolCommands(app, context);
   AddVmCommands(app, context);
   AddRunCommand(app, context);
+  AddKataCommands(app, context);
   if (more) more(app, context);
 
   // The edge where CLI11's exceptions become messages.

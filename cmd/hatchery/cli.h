@@ -80,6 +80,7 @@ void AddTemplateCommands(CLI::App& app, Context& context);
 void AddFactoryCommands(CLI::App& app, Context& context);
 void AddPoolCommands(CLI::App& app, Context& context);
 void AddImageCommands(CLI::App& app, Context& context);
+void AddKataCommands(CLI::App& app, Context& context);
 void AddDoctorCommand(CLI::App& app, Context& context);
 
 }  // namespace hatchery::cli

@@ -22,6 +22,7 @@
 #include "base/process.h"
 #include "base/run.h"
 #include "cmd/hatchery/table.h"
+#include "hypervisor/qemu/vsock.h"
 
 namespace hatchery::cli {
 
@@ -159,13 +160,21 @@ Finding CheckHugePages(const fs::path& root) {
 }
 
 Finding CheckVsock(const fs::path& root) {
-  if (::access((root / "dev/vhost-vsock").c_str(), F_OK) == 0) {
-    return {"vsock", Verdict::kOk, "/dev/vhost-vsock is there", ""};
+  const fs::path device = root / "dev/vhost-vsock";
+  if (::access(device.c_str(), F_OK) != 0) {
+    return {
+        "vsock", Verdict::kOk,
+        "there is no /dev/vhost-vsock; agents are reached over virtio-serial, which needs nothing",
+        ""};
   }
-  return {
-      "vsock", Verdict::kOk,
-      "there is no /dev/vhost-vsock; agents are reached over virtio-serial, which needs nothing",
-      ""};
+  const auto reserved = hypervisor::qemu::ReserveCid(hypervisor::qemu::KernelVhostVsock(device));
+  if (!reserved) {
+    return {"vsock", Verdict::kWarn,
+            "/dev/vhost-vsock cannot be used (" + reserved.error().message +
+                "): agents are reached over virtio-serial only",
+            "run as root or as a member of the group kvm, with the module vhost_vsock loaded"};
+  }
+  return {"vsock", Verdict::kOk, "/dev/vhost-vsock gives VMs context ids of their own", ""};
 }
 
 Finding CheckCgroup(const fs::path& root) {

@@ -32,6 +32,7 @@ Finding CheckQemuVersion(std::string_view binary, std::string_view version_outpu
 
 Finding CheckMemory(const std::filesystem::path& root);
 Finding CheckHugePages(const std::filesystem::path& root);
+// Whether VMs can have vsock context ids: /dev/vhost-vsock can be opened and gives one.
 Finding CheckVsock(const std::filesystem::path& root);
 Finding CheckCgroup(const std::filesystem::path& root);
 // That a memfd can be made and sealed: template memory is one.

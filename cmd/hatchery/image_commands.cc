@@ -65,7 +65,8 @@ void AddImageCommands(CLI::App& app, Context& context) {
       ->type_name("NAME")
       ->capture_default_str();
   verb->add_option("--agent", options->agent,
-                   "The static agent; hatchery-agent beside this program if not given")
+                   "The static agent, which becomes the guest's /init: hatchery-agent beside this "
+                   "program if not given; of another one no more than grpc.Health is needed")
       ->type_name("FILE");
   AddJsonFlag(verb, context);
 }

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cctype>
+#include <string>
+#include <vector>
 
 namespace hatchery::cli {
 
@@ -80,6 +82,7 @@ Json ToJson(const v1::Vm& vm) {
               {"problem", vm.problem()},
               {"pid", vm.pid()},
               {"agent_endpoint", vm.agent_endpoint()},
+              {"vsock_cid", vm.vsock_cid()},
               {"control_socket", vm.control_socket()},
               {"console_log", vm.console_log()},
               {"created", Time(vm.has_created(), vm.created())},
@@ -93,10 +96,12 @@ Json ToJson(const v1::Vm& vm) {
               {"ends", Time(vm.has_ends(), vm.ends())},
               {"holder_pid", vm.holder_pid()},
               {"tenant", vm.tenant()},
-              {"problem", vm.problem()},
+              {"handed_over", vm.handed_over()},
               {"hostname", vm.hostname()},
               {"machine_id", vm.machine_id()},
-              {"boot_id", vm.boot_id()}};
+              {"boot_id", vm.boot_id()},
+              {"not_renewed",
+               Json(std::vector<std::string>(vm.not_renewed().begin(), vm.not_renewed().end()))}};
 }
 
 Json ToJson(const v1::VmStats& stats) {

@@ -54,6 +54,8 @@ std::string Memory(const v1::Vm& vm) {
          (vm.pending_memory_bytes() > 0 ? "+" + Size(vm.pending_memory_bytes()) : "");
 }
 
+std::string State(const v1::Vm& vm) { return vm.handed_over() ? "handed over" : Name(vm.state()); }
+
 std::string Pending(const v1::Vm& vm) {
   if (!vm.pending_problem().empty()) return vm.pending_problem();
   const bool pending = vm.pending_vcpus() > 0 || vm.pending_memory_bytes() > 0;
@@ -98,6 +100,13 @@ std::string Problem(const v1::Template& tmpl, WallTime now) {
          tmpl.problem();
 }
 
+// What the guest has in common with every clone of its template.
+std::string NotRenewed(const v1::Vm& vm) {
+  std::string names;
+  for (const std::string& name : vm.not_renewed()) names += (names.empty() ? "" : ", ") + name;
+  return names.empty() ? "" : names + " (the guest's agent is not Hatchery's)";
+}
+
 std::string LastLine(std::string text) {
   text.resize(text.find_last_not_of("\r\n ") + 1);
   return text.substr(text.find_last_of("\r\n") + 1);
@@ -106,7 +115,7 @@ std::string LastLine(std::string text) {
 void Append(Fields& fields, const v1::Vm& vm, WallTime now) {
   const Fields own = {
       {"vm", vm.vm_id()},
-      {"state", Name(vm.state())},
+      {"state", State(vm)},
       {"template",
        vm.template_name() +
            (vm.template_digest().empty() ? "" : " (" + ShortDigest(vm.template_digest()) + ")")},
@@ -116,6 +125,7 @@ void Append(Fields& fields, const v1::Vm& vm, WallTime now) {
       {"problem", vm.problem()},
       {"pid", vm.pid() > 0 ? std::to_string(vm.pid()) : ""},
       {"agent", vm.agent_endpoint()},
+      {"vsock cid", vm.vsock_cid() > 0 ? std::to_string(vm.vsock_cid()) : ""},
       {"control", vm.control_socket()},
       {"console", vm.console_log()},
       {"age", Age(vm.has_created(), vm.created(), now)},
@@ -127,7 +137,8 @@ void Append(Fields& fields, const v1::Vm& vm, WallTime now) {
       {"leased until", Until(vm, now)},
       {"hostname", vm.hostname()},
       {"machine id", vm.machine_id()},
-      {"boot id", vm.boot_id()}};
+      {"boot id", vm.boot_id()},
+      {"not renewed", NotRenewed(vm)}};
   fields.insert(fields.end(), own.begin(), own.end());
 }
 
@@ -153,7 +164,7 @@ std::string VmTable(const v1::ListVmsResponse& response, WallTime now) {
                {"UNTIL"},
                {"PROBLEM"}});
   for (const v1::Vm& vm : response.vms()) {
-    table.Add({vm.vm_id(), Name(vm.state()), vm.template_name(), Vcpus(vm), Memory(vm),
+    table.Add({vm.vm_id(), State(vm), vm.template_name(), Vcpus(vm), Memory(vm),
                vm.pid() > 0 ? std::to_string(vm.pid()) : "",
                Age(vm.has_created(), vm.created(), now), vm.sandbox_id(), Holder(vm),
                Age(vm.has_acquired(), vm.acquired(), now), Until(vm, now), vm.problem()});

@@ -24,6 +24,10 @@ namespace hatchery::daemon {
 enum class DriverName { kQemu, kFake };
 // What becomes of warm VMs when the daemon stops. Leased VMs always live on.
 enum class OnStop { kDestroy, kKeep };
+// Where the host has it: kAuto only with kata.endpoint.
+enum class UseVsock { kAuto, kAlways, kNever };
+// What a client of Kata's protocol ends that says Quit.
+enum class OnQuit { kListener, kDaemon };
 
 struct Config {
   std::filesystem::path state_dir = "/var/lib/hatchery";
@@ -57,6 +61,7 @@ struct Config {
     bool sandbox = true;
     bool zygote = true;
     Bytes tb_size = Bytes::MiB(32);
+    UseVsock vsock = UseVsock::kAuto;
   } qemu;
 
   // How VMMs are kept apart from the host and from each other.
@@ -128,6 +133,16 @@ struct Config {
   struct {
     OnStop warm = OnStop::kDestroy;
   } stop;
+
+  // Kata's VM cache protocol.
+  struct {
+    std::filesystem::path endpoint;  // empty: not spoken
+    std::string template_name = "default";
+    std::uint32_t vcpus = 0;                        // 0: the template's own
+    Bytes memory;                                   // likewise
+    std::filesystem::path vm_config, agent_config;  // empty: made
+    OnQuit quit = OnQuit::kListener;
+  } kata;
 };
 
 // Where the daemon listens: the endpoint's path, or <state_dir>/hatchery.sock.

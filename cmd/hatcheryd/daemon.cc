@@ -17,10 +17,15 @@
 #include "base/run.h"
 #include "base/without_throwing.h"
 #include "cache/cache.h"
+#include "cache/kata/config.h"
+#include "cache/rpc/kata_server.h"
 #include "cache/rpc/server.h"
+#include "cache/rpc/unix_listener.h"
 #include "hypervisor/fake/fake_driver.h"
 #include "hypervisor/isolation.h"
+#include "hypervisor/qemu/proc.h"
 #include "hypervisor/qemu/qemu_driver.h"
+#include "hypervisor/qemu/vsock.h"
 #include "hypervisor/qemu/zygote.h"
 #include "image/image.h"
 
@@ -113,6 +118,33 @@ std::optional<cache::rpc::TlsOptions> TlsOptionsOf(const Config& config) {
   return cache::rpc::TlsOptions{tls.listen, tls.certificate, tls.key, tls.client_ca};
 }
 
+Result<cache::kata::Options> KataOptionsOf(const Config& config) {
+  const auto& kata = config.kata;
+  cache::kata::Options options;
+  options.template_name = kata.template_name;
+  if (kata.vcpus > 0) options.vcpus = kata.vcpus;
+  if (kata.memory > Bytes()) options.memory = kata.memory;
+  if (!kata.vm_config.empty()) {
+    ASSIGN_OR_RETURN(options.vm_config, cache::kata::ReadJson("kata.vm_config", kata.vm_config));
+  }
+  if (!kata.agent_config.empty()) {
+    ASSIGN_OR_RETURN(options.agent_config,
+                     cache::kata::ReadJson("kata.agent_config", kata.agent_config));
+  }
+  if (config.driver.name == DriverName::kQemu) {
+    options.vmm = hypervisor::qemu::FindProgram(config.qemu.binary).value_or("");
+  }
+  options.default_guest = [&config]() -> std::optional<cache::GuestFiles> {
+    if (!config.guest.kernel.empty()) {
+      return cache::GuestFiles{config.guest.kernel, config.guest.initrd, config.guest.image};
+    }
+    const auto found = image::Find(ImageDir(config));
+    if (!found) return std::nullopt;
+    return cache::GuestFiles{found->kernel, found->initrd, {}};
+  };
+  return options;
+}
+
 // " and tcp://HOST:PORT", with the port that it really is.
 std::string TcpEndpoint(const Config& config, int port) {
   if (port == 0) return {};
@@ -144,7 +176,7 @@ class Daemon {
   Daemon(asio::io_context& io, const Config& config, cache::Access access,
          std::unique_ptr<cache::KvStore> store, std::unique_ptr<WorkerPool> workers,
          std::unique_ptr<tmpl::Store> templates, std::shared_ptr<hypervisor::Isolation> isolation,
-         std::string host_boot_id, const Clock* clock)
+         cache::kata::Options kata, std::string host_boot_id, const Clock* clock)
       : executor_(io.get_executor()),
         config_(config),
         access_(std::move(access)),
@@ -177,12 +209,15 @@ class Daemon {
                 .default_guest = [this](auto say, Deadline at) { return DefaultGuest(say, at); },
                 .host_boot_id = std::move(host_boot_id),
             },
-            CacheSettings(config)) {}
+            CacheSettings(config)),
+        kata_(cache_.catalog(), *workers_, std::move(kata)) {}
 
   Task<void> Run() {
     asio::signal_set signals(executor_, SIGTERM, SIGINT);
     // Before any VM is touched: nothing is wrong with them if we cannot serve.
-    CO_RETURN_IF_ERROR(cache::rpc::Server::CheckUnused(SocketPath(config_)));
+    for (const auto& socket : {SocketPath(config_), config_.kata.endpoint}) {
+      if (!socket.empty()) CO_RETURN_IF_ERROR(cache::rpc::UnixListener::CheckUnused(socket));
+    }
     CO_RETURN_IF_ERROR(co_await cache_.Start(After(kStartTimeout)));
     cache::rpc::DaemonInfo info{HATCHERY_VERSION, paths_.root.string(),
                                 std::string(driver_->name()), std::chrono::steady_clock::now(),
@@ -190,25 +225,43 @@ class Daemon {
     log::Info({}, "VMMs: " + info.isolation);
     auto server = cache::rpc::Server::Start(
         executor_, cache_, std::move(info),
-        {SocketPath(config_), config_.socket_mode, access_, TlsOptionsOf(config_)});
-    if (server) {
+        {SocketPath(config_), config_.socket_mode, access_, TlsOptionsOf(config_), &kata_});
+    std::unique_ptr<cache::rpc::KataServer> kata_server;
+    auto serving = server ? StartKata(kata_server) : std::unexpected(server.error());
+    if (serving) {
       log::Info({}, "ready on unix://" + SocketPath(config_).string() +
                         TcpEndpoint(config_, (*server)->tcp_port()));
       auto [error, signal] = co_await signals.async_wait(asio::as_tuple(asio::use_awaitable));
       log::Info({}, std::string("stopping: ") + (error ? error.message() : strsignal(signal)));
       signals.async_wait(EndAtOnce);
       (*server)->StopAccepting();
+      if (kata_server) kata_server->StopAccepting();
     }
     const auto deadline = After(kStopTimeout);
     co_await cache_.Drain(deadline);
+    if (kata_server) co_await kata_server->Stop(After(kLastCalls));
     if (server) co_await (*server)->Stop(After(kLastCalls));
-    co_await cache_.Stop(deadline, /*leave_all=*/!server);
-    if (!server) co_return std::unexpected(server.error());
+    co_await cache_.Stop(deadline, /*leave_all=*/!serving);
+    CO_RETURN_IF_ERROR(serving);
     log::Info({}, "stopped");
     co_return Result<void>();
   }
 
  private:
+  // Null where Kata's protocol is not spoken.
+  Result<void> StartKata(std::unique_ptr<cache::rpc::KataServer>& server) {
+    if (config_.kata.endpoint.empty()) return {};
+    ASSIGN_OR_RETURN(server,
+                     cache::rpc::KataServer::Start(executor_, cache_, kata_,
+                                                   {config_.kata.endpoint, access_, [this] {
+                                                      // As an operator would.
+                                                      if (config_.kata.quit == OnQuit::kDaemon)
+                                                        ::raise(SIGTERM);
+                                                    }}));
+    log::Info({}, "Kata's VM cache protocol on unix://" + config_.kata.endpoint.string());
+    return {};
+  }
+
   // Null where VMMs are started as any other process.
   std::unique_ptr<ProcessSpawner> MakeVmmSpawner() {
     if (config_.driver.name == DriverName::kFake || !config_.qemu.zygote) return nullptr;
@@ -231,6 +284,11 @@ class Daemon {
     options.tb_size = config_.qemu.tb_size;
     options.workers = workers_.get();
     options.console = config_.vmm.console;
+    const auto vsock = config_.qemu.vsock;
+    if (vsock == UseVsock::kAlways ||
+        (vsock == UseVsock::kAuto && !config_.kata.endpoint.empty())) {
+      options.vsock = hypervisor::qemu::IfUsable(hypervisor::qemu::KernelVhostVsock());
+    }
     return std::make_unique<hypervisor::qemu::QemuDriver>(
         executor_, vmm_spawner_ ? *vmm_spawner_ : spawner_, options, isolation_);
   }
@@ -281,6 +339,7 @@ class Daemon {
   tmpl::Builder builder_;
   factory::Factory factory_;
   cache::Cache cache_;
+  cache::kata::Configuration kata_;
 };
 
 }  // namespace
@@ -303,6 +362,7 @@ Result<void> RunDaemon(const Config& config, const Seams& seams) {
   if (const auto tls = TlsOptionsOf(config)) {
     RETURN_IF_ERROR(cache::rpc::MakeServerCredentials(*tls));
   }
+  ASSIGN_OR_RETURN(auto kata, KataOptionsOf(config));
   const StatePaths paths(config.state_dir);
   RETURN_IF_ERROR(PrepareStateDir(paths));
   ASSIGN_OR_RETURN(const UniqueFd lock,
@@ -316,7 +376,8 @@ Result<void> RunDaemon(const Config& config, const Seams& seams) {
   ASSIGN_OR_RETURN(auto templates, tmpl::Store::Open(paths.templates, *workers));
   ASSIGN_OR_RETURN(auto isolation, MakeIsolation(config));
   Daemon daemon(io, config, std::move(access), std::move(store), std::move(workers),
-                std::move(templates), std::move(isolation), host_boot_id, seams.clock);
+                std::move(templates), std::move(isolation), std::move(kata), host_boot_id,
+                seams.clock);
   return RunUntilDone(io, WithoutThrowing(daemon.Run()));
 }
 

@@ -73,6 +73,20 @@ Setting Allowed(std::string key, std::string help, Field field) {
   return setting;
 }
 
+Setting KataTemplate() {
+  Setting setting =
+      Text("kata", "template",
+           "The template whose warm VMs are handed over. They come from a pool of it,\n"
+           "which there must be (`hatchery pool set`).",
+           [](auto& c) -> auto& { return c.kata.template_name; });
+  setting.set = [](Config& config, const std::string& text) -> Result<void> {
+    RETURN_IF_ERROR(ValidateName("template", text));
+    config.kata.template_name = text;
+    return {};
+  };
+  return setting;
+}
+
 Setting TlsListen() {
   Setting setting =
       Text("tls", "listen",
@@ -172,6 +186,15 @@ std::vector<Setting> MakeSettings() {
            "The most that translated code may take of one VM's private memory, under TCG.",
            Bytes::MiB(1), Bytes::MiB(1), Bytes::GiB(2),
            [](auto& c) -> auto& { return c.qemu.tb_size; }),
+      Choice<UseVsock>(
+          "qemu", "vsock",
+          "Give each VM a vsock context id of its own where the host has /dev/vhost-vsock, for\n"
+          "clients that reach agents that way: auto, with [kata] endpoint; always; never. vsock "
+          "has\n"
+          "no permissions: any process on the host can talk to such a VM's agent. Templates made\n"
+          "with it cannot be cloned without, nor the other way round.",
+          {{"auto", UseVsock::kAuto}, {"always", UseVsock::kAlways}, {"never", UseVsock::kNever}},
+          [](auto& c) -> auto& { return c.qemu.vsock; }),
 
       Text("vmm", "uids",
            "User ids that VMMs run as, FIRST-LAST, each VM with one of its own; no account may "
@@ -336,6 +359,29 @@ std::vector<Setting> MakeSettings() {
           "Leased VMs live on either way.",
           {{"destroy", OnStop::kDestroy}, {"keep", OnStop::kKeep}},
           [](auto& c) -> auto& { return c.stop.warm; }),
+
+      Path("kata", "endpoint",
+           "A socket on which Kata Containers' VM cache protocol is spoken, too: usually\n"
+           "/var/run/kata-containers/cache.sock. Its mode is 0600. Empty: none.",
+           [](auto& c) -> auto& { return c.kata.endpoint; }),
+      KataTemplate(),
+      Number("kata", "vcpus",
+             "The shape of that pool's VMs, which clients may still add to. 0: the template's own.",
+             0, hypervisor::kMaxVcpus, [](auto& c) -> auto& { return c.kata.vcpus; }),
+      Size("kata", "memory", "", block, Bytes(0), hypervisor::kMaxMemory,
+           [](auto& c) -> auto& { return c.kata.memory; }),
+      Path("kata", "vm_config",
+           "Files with the JSON that clients are told, word for word: they compare it with their "
+           "own\n"
+           "configuration, field by field. Read at the start. `hatchery kata config` says what in\n"
+           "it is not true of the VMs. Empty: made from the template.",
+           [](auto& c) -> auto& { return c.kata.vm_config; }),
+      Path("kata", "agent_config", "", [](auto& c) -> auto& { return c.kata.agent_config; }),
+      Choice<OnQuit>(
+          "kata", "quit",
+          "What a client ends that says Quit: the listener on this socket, or the daemon.",
+          {{"listener", OnQuit::kListener}, {"daemon", OnQuit::kDaemon}},
+          [](auto& c) -> auto& { return c.kata.quit; }),
   };
 }
 
@@ -372,6 +418,13 @@ std::vector<Contradiction> FindContradictions(const Config& config) {
                      "the socket's path " + path +
                          " is longer than the 107 bytes a unix socket "
                          "can have"});
+  }
+  if (const auto path = config.kata.endpoint.string(); path.size() > 107) {
+    found.push_back({"kata.endpoint",
+                     "the path " + path + " is longer than the 107 bytes a unix socket can have"});
+  }
+  if (!config.kata.endpoint.empty() && config.kata.endpoint == SocketPath(config)) {
+    found.push_back({"kata.endpoint", "is where the service's own protocol is spoken already"});
   }
   const auto& tls = config.tls;
   if (tls.listen.empty() &&

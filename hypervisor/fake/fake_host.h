@@ -5,6 +5,7 @@
 
 #include <array>
 #include <chrono>
+#include <cstdint>
 #include <deque>
 #include <map>
 #include <memory>
@@ -29,6 +30,7 @@ enum class Verb {
   kAddMemory,
   kRemoveVcpus,
   kRemoveMemory,
+  kHandOver,
   kStats,
   kWait,
   kStop,
@@ -96,6 +98,9 @@ class FakeHost {
   std::optional<Error> cannot_look;
   // The pid that VMs started from now on have.
   pid_t pid = -1;
+  // The vsock context id that the next VM to be started has, and those after it the ones after; 0:
+  // VMs have no vsock.
+  std::uint32_t next_cid = 0;
   // What Describe() answers, besides what depends on the config.
   Fingerprint fingerprint = {{"vmm.version", "fake 1"}, {"machine", "fake"}};
   bool may_have_kvm = false;

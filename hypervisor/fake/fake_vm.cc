@@ -52,10 +52,14 @@ Result<void> ReadState(int fd) {
 
 Endpoints FakeVm::endpoints() const {
   const auto& run_dir = machine_->config.run_dir;
-  return {.pid = machine_->pid,
-          .agent = UnixEndpoint{run_dir / "agent.sock"},
-          .control = {},
-          .console_log = run_dir / "console.log"};
+  Endpoints found = {.pid = machine_->pid,
+                     .agent = UnixEndpoint{run_dir / "agent.sock"},
+                     .control = {},
+                     .console_log = run_dir / "console.log"};
+  if (machine_->config.cid != 0 && !machine_->exit.has_value()) {
+    found.agent_vsock = VsockEndpoint{.cid = machine_->config.cid};
+  }
+  return found;
 }
 
 Task<void> FakeVm::Start(Deadline deadline) {
@@ -68,18 +72,20 @@ Task<void> FakeVm::Start(Deadline deadline) {
   }
   CO_RETURN_IF_ERROR(host_.Add(m));
   m->pid = host_.pid;
+  m->config.cid = host_.next_cid == 0 ? 0 : host_.next_cid++;
   m->state = m->config.boot_from_template ? VmState::kLoading : VmState::kRunning;
   co_return Result<void>();
 }
 
 bool FakeVm::reachable() const {
   return reached_ && cuts_ == machine_->cuts && machine_->state != VmState::kCreated &&
-         !machine_->exit.has_value();
+         machine_->state != VmState::kHandedOver && !machine_->exit.has_value();
 }
 
 Task<void> FakeVm::Reconnect(Deadline deadline) {
   const auto m = machine_;
-  if (m->state == VmState::kCreated || m->state == VmState::kStopped) {
+  if (m->state == VmState::kCreated || m->state == VmState::kHandedOver ||
+      m->state == VmState::kStopped) {
     co_return Require(*m, "be reached again", {});
   }
   CO_RETURN_IF_ERROR(co_await host_.Meet(Verb::kReconnect, m, deadline));
@@ -196,6 +202,24 @@ Task<void> FakeVm::RemoveMemory(Bytes size, Deadline deadline) {
 
 std::uint32_t FakeVm::vcpus() const { return machine_->config.vcpus + machine_->hot_vcpus; }
 Bytes FakeVm::memory() const { return machine_->config.memory + HotAdded(*machine_); }
+
+Task<Handover> FakeVm::HandOver(Deadline deadline) {
+  const auto m = machine_;
+  CO_RETURN_IF_ERROR(Require(*m, "be handed over", {VmState::kPaused}));
+  if (auto met = co_await host_.Meet(Verb::kHandOver, m, deadline); !met) {
+    co_return Fail(*m, met.error());
+  }
+  Handover handover{.uuid = "fake-" + m->config.id.str(),
+                    .vcpus = m->config.vcpus,
+                    .max_vcpus = m->config.max_vcpus,
+                    .hot_vcpus = {},
+                    .bridges = {{"pci-bridge-0", 5, 30}}};
+  for (std::uint32_t i = 0; i < m->hot_vcpus; ++i) {
+    handover.hot_vcpus.push_back("cpu-" + std::to_string(i));
+  }
+  m->state = VmState::kHandedOver;
+  co_return handover;
+}
 
 Task<VmStats> FakeVm::Stats(Deadline deadline) {
   const auto m = machine_;

@@ -17,7 +17,9 @@ class FakeVm final : public Vm {
 
   const VmConfig& config() const override { return machine_->config; }
   VmState state() const override {
-    return reached_ || machine_->exit.has_value() ? machine_->state : VmState::kFailed;
+    const bool known =
+        reached_ || machine_->exit.has_value() || machine_->state == VmState::kHandedOver;
+    return known ? machine_->state : VmState::kFailed;
   }
   // The agent's is where QEMU's would be: fake agents are found by it. Nothing listens there.
   Endpoints endpoints() const override;
@@ -35,6 +37,7 @@ class FakeVm final : public Vm {
   Task<void> RemoveMemory(Bytes size, Deadline deadline) override;
   std::uint32_t vcpus() const override;
   Bytes memory() const override;
+  Task<Handover> HandOver(Deadline deadline) override;
   Task<VmStats> Stats(Deadline deadline) override;
   std::string ConsoleTail(Bytes size) const override;
   Task<ExitReason> Wait(Deadline deadline) override;

@@ -1,6 +1,8 @@
 #include "hypervisor/qemu/command_line.h"
 
 #include "base/fd.h"
+#include "base/ids.h"
+#include "base/sha256.h"
 
 namespace hatchery::hypervisor::qemu {
 
@@ -81,8 +83,17 @@ Argv Devices(const VmConfig& config) {
   if (!config.image.empty()) {
     devices.emplace_back("virtio-blk-pci,id=root0,bus=pcie.0,addr=0x4,drive=root");
   }
+  // Where whoever takes a VM over plugs in network cards and disks, under the names that Kata gives
+  // them.
+  devices.push_back("pci-bridge,id=" + std::string(kBridge) +
+                    ",bus=pcie.0,addr=" + std::to_string(kBridgeAddr) + ",chassis_nr=1");
+  devices.emplace_back("virtio-scsi-pci,id=scsi0,bus=pcie.0,addr=0x6,num_queues=1");
   return devices;
 }
+
+// What follows it on a command line, the context id and the descriptor, is one VM's alone and not
+// in the saved state: QEMU tells a guest whose state it has loaded to look at its id anew.
+constexpr const char* kVsock = "vhost-vsock-pci,id=vsock0,bus=pcie.0,addr=0x7";
 
 void AddDevices(Argv& argv, const VmConfig& config, const Inherited& inherited) {
   // The sockets listen already: whoever connects waits in the backlog until QEMU accepts.
@@ -96,6 +107,11 @@ void AddDevices(Argv& argv, const VmConfig& config, const Inherited& inherited) 
             Escaped(PathOf(inherited.image, config.image)));
   }
   for (auto& device : Devices(config)) Add(argv, "-device", std::move(device));
+  if (inherited.vsock >= 0) {
+    Add(argv, "-device",
+        std::string(kVsock) + ",guest-cid=" + std::to_string(config.cid) +
+            ",vhostfd=" + std::to_string(inherited.vsock));
+  }
   Add(argv, "-chardev",
       "file,id=console,append=on,path=" + Escaped(PathOf(inherited.console, ConsoleLog(config))));
   Add(argv, "-serial", "chardev:console");
@@ -132,6 +148,15 @@ std::filesystem::path VmmLog(const VmConfig& config) { return config.run_dir / "
 
 std::string NameOf(const std::filesystem::path& run_dir) { return Escaped(run_dir.string()); }
 
+std::string UuidOf(const VmId& id) {
+  std::string digits = ToHex(Sha256Of(id.str())).substr(0, 32);
+  // As RFC 9562 wants one that is made in a way of its own: version 8, variant 10.
+  digits[12] = '8';
+  digits[16] = 'a';
+  for (const std::size_t at : {20u, 16u, 12u, 8u}) digits.insert(at, "-");
+  return digits;
+}
+
 std::string_view CpuModel(Accelerator accelerator) {
   // erms: a guest that believes in fast "rep stosb" clears its pages byte by byte, which under
   // emulation are 4096 trips through the translator instead of 512.
@@ -155,9 +180,10 @@ std::string KernelParameters(const VmConfig& config) {
   return parameters;
 }
 
-std::string DeviceList(const VmConfig& config) {
+std::string DeviceList(const QemuOptions& options, const VmConfig& config) {
   std::string list = std::string("machine ") + kMachine;
   for (const auto& device : Devices(config)) list += "; " + device;
+  if (options.vsock) list += std::string("; ") + kVsock;
   return list + "; serial console";
 }
 
@@ -171,6 +197,7 @@ std::vector<std::string> CommandLine(const QemuOptions& options, const VmConfig&
   for (const char* flag : {"-nodefaults", "-no-user-config", "-nographic", "-no-reboot"}) {
     argv.emplace_back(flag);
   }
+  Add(argv, "-uuid", UuidOf(config.id));
   AddMachine(argv, options, config);
   AddMemory(argv, config);
   AddDevices(argv, config, inherited);

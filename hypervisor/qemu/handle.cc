@@ -5,13 +5,16 @@
 #include <utility>
 
 #include "base/json.h"
+#include "hypervisor/qemu/vsock.h"
 
 namespace hatchery::hypervisor::qemu {
 
 namespace {
 
-constexpr int kVersion = 2;
-constexpr int kVersionWithoutCell = 1;
+constexpr int kOldestVersion = 1;
+constexpr int kFirstVersionWithCell = 2;
+constexpr int kFirstVersionWithCid = 3;  // and with handed_over
+constexpr int kVersion = 3;
 constexpr std::string_view kDriver = "qemu";
 constexpr std::size_t kMaxHandle = 64 << 10;
 
@@ -97,7 +100,9 @@ std::string EncodeHandle(const HandleData& data) {
              {"memory", c.memory.count()},
              {"max_memory", c.max_memory.count()},
              {"boot_to_be_template", c.boot_to_be_template},
-             {"boot_from_template", c.boot_from_template}}}});
+             {"boot_from_template", c.boot_from_template},
+             {"cid", c.cid}}},
+           {"handed_over", data.handed_over}});
 }
 
 Result<HandleData> DecodeHandle(std::string_view text) {
@@ -111,13 +116,13 @@ Result<HandleData> DecodeHandle(std::string_view text) {
     return FailedPrecondition("the VM belongs to the driver '" + driver + "', not to 'qemu'");
   }
   const auto version = top.Number<int>("version");
-  if (version != kVersion && version != kVersionWithoutCell) {
+  if (version < kOldestVersion || version > kVersion) {
     return Unreadable("its version is " + std::to_string(version) + ", not " +
                       std::to_string(kVersion));
   }
   const Json process_object = top.Object("process"), config_object = top.Object("config");
   const Json cell_object =
-      version == kVersion ? top.Object("cell") : Json{{"uid", 0u}, {"cgroup", ""}};
+      version >= kFirstVersionWithCell ? top.Object("cell") : Json{{"uid", 0u}, {"cgroup", ""}};
   Reader process(process_object), config(config_object), cell(cell_object);
 
   HandleData data;
@@ -137,6 +142,10 @@ Result<HandleData> DecodeHandle(std::string_view text) {
   c.max_memory = Bytes(config.Number<std::uint64_t>("max_memory"));
   c.boot_to_be_template = config.Flag("boot_to_be_template");
   c.boot_from_template = config.Flag("boot_from_template");
+  if (version >= kFirstVersionWithCid) {
+    c.cid = config.Number<std::uint32_t>("cid");
+    data.handed_over = top.Flag("handed_over");
+  }
   if (const auto uid = cell.Number<std::uint32_t>("uid"); uid != 0)
     data.cell.uid = static_cast<uid_t>(uid);
   data.cell.cgroup = FromLines(cell.Text("cgroup"));
@@ -146,6 +155,8 @@ Result<HandleData> DecodeHandle(std::string_view text) {
   if (!accelerator) return Unreadable(accelerator.error().message);
   // Signals to pid 0 or 1, or to a group, would be fatal to others.
   if (data.process.pid <= 1) return Unreadable("'pid' is no VMM's");
+  // Who connects to a reserved one connects to something else than the VM.
+  if (c.cid != 0 && !IsGuestCid(c.cid)) return Unreadable("'cid' is no VM's");
   c.accelerator = *accelerator;
   return data;
 }

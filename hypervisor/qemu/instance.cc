@@ -92,6 +92,11 @@ void Instance::Detach() {
   changed.NotifyAll();
 }
 
+void Instance::LetGo() {
+  state = VmState::kHandedOver;
+  qmp->Close();
+}
+
 Task<Json> Instance::Execute(std::string command, Json arguments, Deadline deadline, int fd) {
   if (!qmp) return []() -> Task<Json> { co_return Unavailable("not connected to QEMU"); }();
   return qmp->Execute(std::move(command), std::move(arguments), deadline, fd);
@@ -196,8 +201,9 @@ asio::awaitable<void> Instance::Finish() {
     }
   }
   LeaveCell();
+  ExitReason reason = Explain(status);
   if (!starting) state = VmState::kStopped;
-  exit.Set(Explain(status));
+  exit.Set(std::move(reason));
   changed.NotifyAll();
 }
 
@@ -213,6 +219,11 @@ ExitReason Instance::Explain(const Result<ExitStatus>& status) const {
                         (guest_ended && console && console->find(kPanic) != std::string::npos);
   if (panicked) return {Kind::kGuestPanic, "the guest's kernel panicked"};
   if (guest_ended) return {Kind::kGuestOff, shutdown_reason_};
+  // What its new controller was told, we were not.
+  if (state == VmState::kHandedOver && status && status->how == ExitStatus::How::kExited &&
+      status->value == 0) {
+    return {Kind::kGuestOff, "ended after it was handed over"};
+  }
   std::string detail = "QEMU ended with " + how;
   if (!broken_state_.empty()) detail = "QEMU could not go on: run state " + broken_state_;
   if (!shutdown_reason_.empty()) detail += " (" + shutdown_reason_ + ")";

@@ -39,6 +39,8 @@ class Instance : public std::enable_shared_from_this<Instance> {
   void Connect(UniqueFd socket);
   // Lets go of process and channel without ending either.
   void Detach();
+  // Closes the channel for good: somebody else will open one. The process is watched on.
+  void LetGo();
 
   // Runs a command. Any failure to get an answer says what QEMU printed if it is gone.
   Task<Json> Execute(std::string command, Json arguments, Deadline deadline, int fd = -1);

@@ -102,7 +102,7 @@ Task<Fingerprint> QemuDriver::Describe(const VmConfig& given, Deadline deadline)
       {"machine", about.machine},
       {"accelerator", std::string(Name(config.accelerator))},
       {"cpu.model", std::string(CpuModel(config.accelerator))},
-      {"devices", DeviceList(config)},
+      {"devices", DeviceList(options_, config)},
       {"kernel_params", KernelParameters(config)},
       {"vcpus", std::to_string(config.vcpus) + " of " + std::to_string(config.max_vcpus)},
       {"memory", ToString(config.memory) + " of " + ToString(config.max_memory)},

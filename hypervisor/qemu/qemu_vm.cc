@@ -9,6 +9,7 @@
 #include "hypervisor/qemu/handle.h"
 #include "hypervisor/qemu/hotplug.h"
 #include "hypervisor/qemu/proc.h"
+#include "hypervisor/qemu/vsock.h"
 
 namespace hatchery::hypervisor::qemu {
 
@@ -76,6 +77,11 @@ Result<void> Spawn(Instance& vm, ProcessSpawner& spawner, const QemuOptions& opt
   ASSIGN_OR_RETURN(vm.cell, vm.isolation->Enclose(vm.config));
   ASSIGN_OR_RETURN(const auto confined, vm.isolation->Confine(*vm.cell));
   ASSIGN_OR_RETURN(const OwnFiles files, OpenFiles(vm));
+  ReservedCid vsock;
+  if (options.vsock) {
+    ASSIGN_OR_RETURN(vsock, ReserveCid(*options.vsock));
+  }
+  vm.config.cid = vsock.cid;
   ASSIGN_OR_RETURN(UniqueFd agent, ListenUnix(AgentSocket(vm.config), kOwnerOnly));
   ASSIGN_OR_RETURN(UniqueFd qmp, ListenUnix(QmpSocket(vm.config), kOwnerOnly));
   UniqueFd log(
@@ -91,15 +97,17 @@ Result<void> Spawn(Instance& vm, ProcessSpawner& spawner, const QemuOptions& opt
                               .console = files.console.get(),
                               .kernel = files.kernel.get(),
                               .initrd = files.initrd.get(),
-                              .image = files.image.get()});
+                              .image = files.image.get(),
+                              .vsock = vsock.device.get()});
   request.env = MinimalEnvironment();
   // One heap for all of QEMU's threads, which allocate little: a second costs each VM 0.6 MiB.
   request.env.emplace_back("MALLOC_ARENA_MAX=1");
   // An emulated VM gains nothing from the huge page that QEMU's ACPI tables would take: 2 MiB of
   // the 19 that an idle clone costs. Under KVM, hot-added memory wants them.
   request.huge_pages = vm.config.accelerator != Accelerator::kTcg;
-  for (const int fd : {agent.get(), qmp.get(), vm.config.template_memory_fd, files.console.get(),
-                       files.kernel.get(), files.initrd.get(), files.image.get()}) {
+  for (const int fd :
+       {agent.get(), qmp.get(), vm.config.template_memory_fd, files.console.get(),
+        files.kernel.get(), files.initrd.get(), files.image.get(), vsock.device.get()}) {
     if (fd >= 0) request.inherit.push_back(fd);
   }
   request.stdout_fd = log.get();
@@ -202,7 +210,7 @@ Result<std::unique_ptr<QemuVm>> QemuVm::Find(Executor executor, ProcessSpawner& 
   auto instance = std::make_shared<Instance>(executor, std::move(data.config), isolation);
   isolation->Claim(data.cell);
   instance->cell = std::move(data.cell);
-  instance->state = VmState::kFailed;
+  instance->state = data.handed_over ? VmState::kHandedOver : VmState::kFailed;
   RETURN_IF_ERROR(instance->Watch(*process));
   return std::make_unique<QemuVm>(spawner, std::move(options), std::move(instance));
 }
@@ -226,10 +234,14 @@ Task<void> QemuVm::Reconnect(Deadline deadline) {
 }
 
 Endpoints QemuVm::endpoints() const {
-  return {.pid = vm_->process ? vm_->process->pid() : -1,
-          .agent = UnixEndpoint{AgentSocket(vm_->config)},
-          .control = QmpSocket(vm_->config),
-          .console_log = ConsoleLog(vm_->config)};
+  Endpoints found = {.pid = vm_->process ? vm_->process->pid() : -1,
+                     .agent = UnixEndpoint{AgentSocket(vm_->config)},
+                     .control = QmpSocket(vm_->config),
+                     .console_log = ConsoleLog(vm_->config)};
+  if (vm_->config.cid != 0 && !vm_->exit.has_value()) {
+    found.agent_vsock = VsockEndpoint{.cid = vm_->config.cid};
+  }
+  return found;
 }
 
 Task<void> QemuVm::Start(Deadline deadline) {
@@ -355,6 +367,24 @@ Task<void> QemuVm::RemoveMemory(Bytes size, Deadline deadline) {
 std::uint32_t QemuVm::vcpus() const { return vm_->config.vcpus + vm_->hot_vcpus; }
 Bytes QemuVm::memory() const { return vm_->config.memory + HotAddedMemory(*vm_); }
 
+Task<Handover> QemuVm::HandOver(Deadline deadline) {
+  const InstancePtr vm = vm_;
+  CO_RETURN_IF_ERROR(Require(*vm, "be handed over", {VmState::kPaused}));
+  // What we remember is what QEMU has, or the next one would plug devices into each other.
+  CO_RETURN_IF_ERROR(co_await LearnHotAdded(vm, deadline));
+  if (vm->state != VmState::kPaused) co_return Unavailable("QEMU has ended");
+  Handover handover;
+  handover.uuid = UuidOf(vm->config.id);
+  handover.vcpus = vm->config.vcpus;
+  handover.max_vcpus = vm->config.max_vcpus;
+  for (std::uint32_t i = 0; i < vm->hot_vcpus; ++i) {
+    handover.hot_vcpus.push_back(DeviceId("cpu", i));
+  }
+  handover.bridges.push_back({std::string(kBridge), kBridgeAddr, kBridgeSlots});
+  vm->LetGo();
+  co_return handover;
+}
+
 Task<VmStats> QemuVm::Stats(Deadline) {
   const InstancePtr vm = vm_;
   if (!vm->process || vm->process->ended()) co_return FailedPrecondition("the VM does not run");
@@ -398,7 +428,8 @@ Task<void> QemuVm::Stop(Deadline deadline) {
 std::string QemuVm::Handle() const {
   return EncodeHandle({.process = vm_->process ? vm_->process->identity() : ProcessIdentity{},
                        .config = vm_->config,
-                       .cell = vm_->cell.value_or(Cell{})});
+                       .cell = vm_->cell.value_or(Cell{}),
+                       .handed_over = vm_->state == VmState::kHandedOver});
 }
 
 }  // namespace hatchery::hypervisor::qemu

@@ -40,6 +40,7 @@ class QemuVm final : public Vm {
   Task<void> RemoveMemory(Bytes size, Deadline deadline) override;
   std::uint32_t vcpus() const override;
   Bytes memory() const override;
+  Task<Handover> HandOver(Deadline deadline) override;
   Task<VmStats> Stats(Deadline deadline) override;
   std::string ConsoleTail(Bytes size) const override;
   Task<ExitReason> Wait(Deadline deadline) override;

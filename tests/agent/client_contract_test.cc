@@ -24,15 +24,17 @@ using testing::HasSubstr;
 class Setup {
  public:
   virtual ~Setup() = default;
-  virtual std::unique_ptr<Client> Connect(asio::io_context& io) = 0;
+  // `foreign`: to an agent that has Kata's calls alone.
+  virtual std::unique_ptr<Client> Connect(asio::io_context& io, bool foreign) = 0;
   // Commands "sleep" that run in the guest.
   virtual std::size_t Sleeping() = 0;
 };
 
 class FakeSetup final : public Setup {
  public:
-  std::unique_ptr<Client> Connect(asio::io_context& io) override {
+  std::unique_ptr<Client> Connect(asio::io_context& io, bool foreign) override {
     agents_.emplace(io.get_executor());
+    agents_->SetForeign(foreign);
     return RunUntilDone(io, agents_->Connect(kEndpoint, After(seconds(5)))).value();
   }
   std::size_t Sleeping() override { return agents_->guest(kEndpoint).running_commands; }
@@ -71,8 +73,10 @@ class GuestSetup final : public Setup {
     if (server_) server_->Stop();
     if (thread_.joinable()) thread_.join();
   }
-  std::unique_ptr<Client> Connect(asio::io_context& io) override {
-    server_ = guest::Server::Create(system_, false).value();
+  std::unique_ptr<Client> Connect(asio::io_context& io, bool foreign) override {
+    using guest::Offer;
+    server_ =
+        guest::Server::Create(system_, false, foreign ? Offer::kKataOnly : Offer::kAll).value();
     auto [ours, theirs] = SocketPair();
     server_->Serve(std::move(theirs), guest::Connection::Kind::kSocket).value();
     thread_ = std::thread([this] { server_->Run(); });
@@ -99,6 +103,8 @@ class GuestSetup final : public Setup {
 template <class T>
 class ClientContract : public testing::Test {
  protected:
+  explicit ClientContract(bool foreign = false) : client_(setup_.Connect(io_, foreign)) {}
+
   template <class Value>
   Result<Value> Run(Task<Value> call) {
     return RunUntilDone(io_, std::move(call));
@@ -109,7 +115,7 @@ class ClientContract : public testing::Test {
 
   asio::io_context io_;
   T setup_;
-  std::unique_ptr<Client> client_ = setup_.Connect(io_);
+  std::unique_ptr<Client> client_;
 };
 
 struct SetupNames {
@@ -149,14 +155,16 @@ TYPED_TEST(ClientContract, PersonalizesAndDetailsShowIt) {
 
 TYPED_TEST(ClientContract, AwaitOnlineSaysWhatIsThereAndWhatIsMissing) {
   auto& client = *this->client_;
-  auto now = this->Run(client.AwaitOnline(0, Bytes(), After(seconds(20))));
+  auto now = this->Run(client.AwaitOnline(0, Bytes(), 0, After(seconds(20))));
   ASSERT_TRUE(now.has_value()) << ToString(now.error());
   EXPECT_EQ(now->problem, "");
-  auto again = this->Run(client.AwaitOnline(now->vcpus, now->memory, After(seconds(20))));
+  auto again =
+      this->Run(client.AwaitOnline(now->vcpus, now->memory, now->vcpus, After(seconds(20))));
   ASSERT_TRUE(again.has_value()) << ToString(again.error());
   EXPECT_EQ(again->problem, "");
   for (auto more : {std::pair(1000u, Bytes()), std::pair(0u, Bytes::GiB(1000))}) {
-    auto less = this->Run(client.AwaitOnline(more.first, more.second, After(milliseconds(200))));
+    auto less = this->Run(
+        client.AwaitOnline(more.first, more.second, now->vcpus, After(milliseconds(200))));
     ASSERT_TRUE(less.has_value()) << ToString(less.error());
     EXPECT_THAT(less->problem, HasSubstr(more.first > 0 ? "vcpus" : "memory"));
     EXPECT_LT(less->vcpus, 1000u);
@@ -253,6 +261,73 @@ TYPED_TEST(ClientContract, ACallWithoutTimeFailsAlone) {
 
 TYPED_TEST(ClientContract, MayBeDestroyedBeforeItsCallRuns) {
   auto call = this->client_->Check(After(seconds(20)));
+  this->client_.reset();
+  EXPECT_EQ(this->Run(std::move(call)).error().code, Code::kCancelled);
+}
+
+template <class T>
+class ForeignContract : public ClientContract<T> {
+ protected:
+  ForeignContract() : ClientContract<T>(/*foreign=*/true) {}
+};
+TYPED_TEST_SUITE(ForeignContract, Setups, SetupNames);
+
+TYPED_TEST(ForeignContract, IsPersonalisedAsFarAsKatasCallsGo) {
+  auto& client = *this->client_;
+  const auto versions = this->Run(client.Version(After(seconds(20))));
+  ASSERT_TRUE(versions.has_value()) << ToString(versions.error());
+  EXPECT_NE(versions->protocol, kProtocol);
+  const Identity identity{.seed = std::string(32, 's'),
+                          .time = SystemClock().Now(),
+                          .hostname = "sandbox-1",
+                          .machine_id = "0123456789abcdef0123456789abcdef",
+                          .vcpus = 1,
+                          .memory = Bytes::MiB(384),
+                          .had_vcpus = 1,
+                          .had_memory = Bytes::MiB(256)};
+  for (int i = 0; i < 2; ++i) {
+    const auto report = this->Run(client.Personalize(identity, After(seconds(20))));
+    ASSERT_TRUE(report.has_value()) << ToString(report.error());
+    EXPECT_TRUE(report->foreign && report->reseeded && report->clock_set);
+    EXPECT_FALSE(report->hostname_set || report->machine_id_set);
+    EXPECT_EQ(report->boot_id, "");
+    EXPECT_EQ(report->online_vcpus, 1u);
+    EXPECT_EQ(report->online_memory, Bytes::MiB(384));
+  }
+}
+
+TYPED_TEST(ForeignContract, AResizeIsBelievedAndAFailedOneIsAnError) {
+  auto& client = *this->client_;
+  const auto online = this->Run(client.AwaitOnline(1, Bytes::MiB(384), 1, After(seconds(20))));
+  ASSERT_TRUE(online.has_value()) << ToString(online.error());
+  EXPECT_EQ(online->vcpus, 1u);
+  EXPECT_EQ(online->memory, Bytes::MiB(384));
+  EXPECT_EQ(online->problem, "");
+  EXPECT_FALSE(
+      this->Run(client.AwaitOnline(1000, Bytes(), 1, After(milliseconds(200)))).has_value());
+  const Identity larger{
+      .seed = std::string(32, 's'), .time = SystemClock().Now(), .vcpus = 1000, .had_vcpus = 1};
+  EXPECT_FALSE(this->Run(client.Personalize(larger, After(milliseconds(200)))).has_value());
+}
+
+TYPED_TEST(ForeignContract, SaysWhatItCannotDo) {
+  auto& client = *this->client_;
+  const auto refused = [](const auto& result, const std::string& method) {
+    ASSERT_FALSE(result.has_value()) << method;
+    EXPECT_EQ(result.error().code, Code::kUnimplemented) << ToString(result.error());
+    EXPECT_THAT(result.error().message,
+                HasSubstr("the guest's agent has no " + method + ": it is not hatchery-agent"));
+  };
+  refused(this->Exec({.argv = {"true"}}), "Exec");
+  refused(this->Run(client.Details(After(seconds(20)))), "Details");
+  refused(this->Run(client.PrepareSave(After(seconds(20)))), "PrepareSave");
+  refused(this->Run(client.PowerOff(After(seconds(20)))), "PowerOff");
+  EXPECT_TRUE(this->Run(client.Check(After(seconds(20)))).has_value());
+}
+
+TYPED_TEST(ForeignContract, MayBeDestroyedBeforeItIsPersonalised) {
+  const Identity identity{.seed = std::string(32, 's'), .time = SystemClock().Now()};
+  auto call = this->client_->Personalize(identity, After(seconds(20)));
   this->client_.reset();
   EXPECT_EQ(this->Run(std::move(call)).error().code, Code::kCancelled);
 }

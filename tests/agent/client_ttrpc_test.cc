@@ -58,6 +58,21 @@ TEST(CheckConfirmed, AsksOnlyForWhatWasAsked) {
   EXPECT_TRUE(CheckConfirmed(little, {.reseeded = true, .clock_set = true}).has_value());
 }
 
+TEST(CheckConfirmed, DoesNotMissWhatAForeignAgentHasNoCallFor) {
+  PersonalizeReport report = Confirmation();
+  report.foreign = true;
+  report.hostname_set = false;
+  report.machine_id_set = false;
+  report.boot_id.clear();
+  EXPECT_TRUE(CheckConfirmed(kIdentity, report).has_value());
+  report.online_vcpus = 1;
+  EXPECT_FALSE(CheckConfirmed(kIdentity, report).has_value());
+  report = Confirmation();
+  report.foreign = true;
+  report.reseeded = false;
+  EXPECT_FALSE(CheckConfirmed(kIdentity, report).has_value());
+}
+
 class TtrpcClientTest : public testing::Test {
  public:
   TtrpcClientTest() {

@@ -184,6 +184,7 @@ std::string NameOf(Verb verb) {
     case Verb::kDescribe: return "Describe";
     case Verb::kRemoveVcpus:
     case Verb::kRemoveMemory:
+    case Verb::kHandOver:
     case Verb::kStats:
     case Verb::kWait:
     case Verb::kReconnect: break;  // no part of a life

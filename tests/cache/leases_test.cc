@@ -3,7 +3,7 @@
 #include <gmock/gmock.h>
 
 #include "tests/base/limit.h"
-#include "tests/cache/fixture.h"
+#include "tests/cache/client_process.h"
 
 namespace hatchery::cache {
 namespace {
@@ -162,28 +162,6 @@ TEST_F(LeasesTest, ItsTimeBeginsWhenTheVmIsReady) {
   Pass(seconds(1));
   EXPECT_NE(vm->lease->lapsed_boottime_ns(), 0);
 }
-
-// A process that ends when told.
-class ClientProcess {
- public:
-  explicit ClientProcess(Executor executor) : spawner_(executor) {
-    int ends[2];
-    EXPECT_EQ(::pipe2(ends, O_CLOEXEC), 0);
-    const UniqueFd input(ends[0]);
-    input_.Reset(ends[1]);
-    process_ = *spawner_.Spawn({.argv = {"cat"}, .env = {}, .stdin_fd = input.get()});
-  }
-  Caller caller() const { return {.process = process_->identity()}; }
-  Task<ExitStatus> End() {
-    input_.Reset();
-    co_return co_await process_->Wait(After(kLong));
-  }
-
- private:
-  PosixSpawner spawner_;
-  UniqueFd input_;
-  std::unique_ptr<Process> process_;
-};
 
 class BoundLeaseTest : public LeasesTest {
  protected:

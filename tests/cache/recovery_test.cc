@@ -50,6 +50,7 @@ TEST_F(RecoveryTest, AnAcquireThatWasCutShortIsNotHandedOut) {
   Die();
   // As it is on record before the guest has confirmed anything.
   cut_short.clear_boot_id();
+  cut_short.clear_confirmed();
   PutOnRecord(cut_short);
   Begin();
   const auto again = Acquire(params);

@@ -121,10 +121,10 @@ class RpcTest : public CacheFixture {
 // message.
 inline grpc::Status RawCall(const std::shared_ptr<grpc::Channel>& channel,
                             const std::string& method, const std::string& request,
-                            std::string* reply = nullptr) {
+                            std::string* reply = nullptr, std::chrono::seconds timeout = kLong) {
   grpc::GenericStub stub(channel);
   grpc::ClientContext context;
-  context.set_deadline(std::chrono::system_clock::now() + kLong);
+  context.set_deadline(std::chrono::system_clock::now() + timeout);
   grpc::CompletionQueue queue;
   auto call = stub.PrepareCall(&context, method, &queue);
   void* tag = nullptr;

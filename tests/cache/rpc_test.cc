@@ -22,6 +22,7 @@ TEST_F(RpcTest, AWholeRound) {
   EXPECT_EQ(acquired.source(), api::AcquireResponse::POOL);
   EXPECT_EQ(acquired.vm().vcpus(), 2u);
   EXPECT_THAT(acquired.vm().agent_endpoint(), HasSubstr("unix:///"));
+  EXPECT_EQ(acquired.vm().vsock_cid(), 0u) << "the host has none";
 
   api::ExecRequest exec;
   exec.set_vm_id(acquired.vm().vm_id());
@@ -44,6 +45,35 @@ TEST_F(RpcTest, AWholeRound) {
   EXPECT_TRUE(cache_stub_->Release(Context().get(), release, &released).ok());
   EXPECT_EQ(cache_stub_->Release(Context().get(), release, &released).error_code(),
             grpc::StatusCode::NOT_FOUND);
+}
+
+TEST_F(RpcTest, AVmSaysWhereItsAgentAnswersOverVsock) {
+  Arrange([this] { outside_.host.next_cid = 4711; });
+  ASSERT_TRUE(InitFactory(1).ok());
+  api::AcquireResponse acquired;
+  ASSERT_TRUE(Acquire({}, &acquired).ok());
+  EXPECT_GE(acquired.vm().vsock_cid(), 4711u);
+  EXPECT_THAT(acquired.vm().agent_endpoint(), HasSubstr("unix:///"));
+}
+
+TEST_F(RpcTest, AHandleSaysWhatAForeignAgentCouldNotRenew) {
+  Arrange([this] { outside_.agents.SetForeign(true); });
+  ASSERT_TRUE(InitFactory(1).ok());
+  api::AcquireRequest acquire;
+  acquire.set_hostname("mine");
+  api::AcquireResponse acquired;
+  const auto status = Acquire(acquire, &acquired);
+  ASSERT_TRUE(status.ok()) << status.error_message();
+  EXPECT_THAT(acquired.vm().not_renewed(),
+              testing::ElementsAre("hostname", "machine_id", "boot_id"));
+  EXPECT_EQ(acquired.vm().hostname(), "");
+  api::ExecRequest exec;
+  exec.set_vm_id(acquired.vm().vm_id());
+  exec.add_argv("true");
+  api::ExecResponse ran;
+  const auto refused = cache_stub_->Exec(Context().get(), exec, &ran);
+  EXPECT_EQ(refused.error_code(), grpc::StatusCode::UNIMPLEMENTED);
+  EXPECT_THAT(refused.error_message(), HasSubstr("it is not hatchery-agent"));
 }
 
 TEST_F(RpcTest, AHandleSaysWhatIsUsableAndWhatIsPending) {

@@ -49,7 +49,7 @@ TEST(DaemonConfig, AnEmptyFileIsTheDefaults) {
 
 TEST(DaemonConfig, ReadsEveryKindOfValue) {
   auto config = ParseToml(
-      "state_dir = \"/srv/h\"\nsocket_mode = \"0600\"\n[qemu]\nsandbox = false\n"
+      "state_dir = \"/srv/h\"\nsocket_mode = \"0600\"\n[qemu]\nsandbox = false\nvsock = \"never\"\n"
       "[template]\nvcpus = 2\nmemory = \"512MiB\"\nboot_timeout = \"2m\"\n[stop]\nwarm = "
       "\"keep\"\n",
       "hatchery.toml");
@@ -57,6 +57,7 @@ TEST(DaemonConfig, ReadsEveryKindOfValue) {
   EXPECT_EQ(config->state_dir, "/srv/h");
   EXPECT_EQ(config->socket_mode, 0600u);
   EXPECT_FALSE(config->qemu.sandbox);
+  EXPECT_EQ(config->qemu.vsock, UseVsock::kNever);
   EXPECT_EQ(config->tmpl.vcpus, 2u);
   EXPECT_EQ(config->tmpl.memory, Bytes::MiB(512));
   EXPECT_EQ(config->tmpl.boot_timeout, seconds(120));

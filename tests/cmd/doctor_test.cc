@@ -65,6 +65,15 @@ TEST_F(DoctorTest, SurvivesAHostThatTellsNothing) {
   EXPECT_EQ(CheckVsock(root_).verdict, Verdict::kOk);
 }
 
+TEST_F(DoctorTest, TellsAVsockDeviceThatGivesNoContextId) {
+  EXPECT_THAT(CheckVsock(root_).found, HasSubstr("there is no /dev/vhost-vsock"));
+  Write("dev/vhost-vsock", "a plain file answers no ioctl");
+  const Finding finding = CheckVsock(root_);
+  EXPECT_EQ(finding.verdict, Verdict::kWarn);
+  EXPECT_THAT(finding.found, HasSubstr("cannot be used"));
+  EXPECT_THAT(finding.fix, HasSubstr("group kvm"));
+}
+
 TEST_F(DoctorTest, TellsCgroupVersions) {
   Write("sys/fs/cgroup/memory/tasks", "");
   EXPECT_EQ(CheckCgroup(root_).found, "version 1");

@@ -51,6 +51,25 @@ TEST(Pools, SayWhoMadeThem) {
   EXPECT_EQ(ToJson(pools[1])["learned"], true);
 }
 
+TEST(Vm, SaysItsVsockContextIdIfItHasOne) {
+  v1::GetVmResponse response;
+  EXPECT_EQ(ToText(response, {}).find("vsock"), std::string::npos);
+  EXPECT_EQ(ToJson(response.vm())["vsock_cid"], 0);
+  response.mutable_vm()->set_vsock_cid(4711);
+  EXPECT_THAT(ToText(response, {}), testing::ContainsRegex("vsock cid: +4711\n"));
+  EXPECT_EQ(ToJson(response.vm())["vsock_cid"], 4711);
+}
+
+TEST(Vms, SayWhatWasNotRenewed) {
+  v1::AcquireResponse response;
+  EXPECT_EQ(ToText(response, {}).find("not renewed"), std::string::npos);
+  EXPECT_EQ(ToJson(response)["not_renewed"], Json::array());
+  response.mutable_vm()->add_not_renewed("hostname");
+  response.mutable_vm()->add_not_renewed("boot_id");
+  EXPECT_THAT(ToText(response, {}), testing::HasSubstr("hostname, boot_id (the guest's agent is "));
+  EXPECT_EQ(ToJson(response)["not_renewed"], Json::array({"hostname", "boot_id"}));
+}
+
 TEST(Status, SaysWhatMemoryAndTenantsTake) {
   v1::StatusResponse status;
   EXPECT_EQ(ToText(status, {}).find("memory"), std::string::npos);

@@ -8,6 +8,7 @@
 #include <signal.h>
 
 #include <cstdlib>
+#include <functional>
 #include <optional>
 #include <set>
 #include <string>
@@ -31,6 +32,18 @@ inline fs::path ImageDir() {
 }
 // Where the built programs are.
 inline fs::path BinDir() { return ExecutablePath().parent_path(); }
+
+// Waits until the outside world has got there, for a bounded time.
+inline bool Eventually(const std::function<bool()>& met,
+                       std::chrono::seconds patience = std::chrono::seconds(30)) {
+  asio::io_context io;
+  const auto give_up = After(patience);
+  while (!met()) {
+    if (std::chrono::steady_clock::now() > give_up) return false;
+    (void)RunUntilDone(io, SleepFor(std::chrono::milliseconds(10)));
+  }
+  return true;
+}
 
 class TestDaemon {
  public:
@@ -104,6 +117,13 @@ class TestDaemon {
     auto context = Context();
     auto reader = factory->Init(context.get(), request);
     for (api::InitResponse response; reader->Read(&response);) init = response.result();
+    return reader->Finish();
+  }
+  grpc::Status Destroy() {
+    auto context = Context();
+    auto reader = factory->Destroy(context.get(), {});
+    for (api::DestroyResponse step; reader->Read(&step);) {
+    }
     return reader->Finish();
   }
   grpc::Status Acquire(api::AcquireResponse* reply, const api::AcquireRequest& request = {}) {

@@ -1,28 +1,14 @@
 // A daemon that is killed, stopped or refused, on a real QEMU: who of the VMs is there afterwards.
 #include <gmock/gmock.h>
 
-#include <functional>
-
 #include "tests/e2e/daemon.h"
 
 namespace hatchery::e2e {
 namespace {
 
-using std::chrono::milliseconds;
 using std::chrono::seconds;
 using testing::HasSubstr;
 using testing::IsSubsetOf;
-
-// Waits until the outside world has got there, for a bounded time.
-bool Eventually(const std::function<bool()>& met, seconds patience = seconds(30)) {
-  asio::io_context io;
-  const auto give_up = After(patience);
-  while (!met()) {
-    if (std::chrono::steady_clock::now() > give_up) return false;
-    (void)RunUntilDone(io, SleepFor(milliseconds(10)));
-  }
-  return true;
-}
 
 api::AcquireResponse Acquired(TestDaemon& daemon) {
   api::AcquireResponse reply;
@@ -38,14 +24,6 @@ api::Vm Show(TestDaemon& daemon, const std::string& vm_id) {
   const auto status = daemon.cache->GetVm(TestDaemon::Context().get(), request, &reply);
   EXPECT_TRUE(status.ok()) << status.error_message();
   return reply.vm();
-}
-
-grpc::Status Destroy(TestDaemon& daemon) {
-  auto context = TestDaemon::Context();
-  auto reader = daemon.factory->Destroy(context.get(), {});
-  for (api::DestroyResponse step; reader->Read(&step);) {
-  }
-  return reader->Finish();
 }
 
 class RestartTest : public testing::Test {
@@ -97,7 +75,7 @@ TEST_F(RestartTest, AKilledDaemonLosesNothing) {
 
   EXPECT_FALSE(bystander->ended());
   EXPECT_TRUE(RunUntilDone(io_, bystander->Kill(After(seconds(10)))).has_value());
-  EXPECT_TRUE(Destroy(daemon).ok());
+  EXPECT_TRUE(daemon.Destroy().ok());
   daemon.ExpectNothingLeft();
 }
 
@@ -110,7 +88,7 @@ TEST_F(RestartTest, StoppedVmmsCanBeReleasedAndDestroyed) {
   daemon.Start();
   EXPECT_TRUE(daemon.Release(released.vm().vm_id()).ok());
   EXPECT_EQ(Show(daemon, destroyed.vm().vm_id()).state(), api::VM_STATE_ASSIGNED);
-  EXPECT_TRUE(Destroy(daemon).ok());
+  EXPECT_TRUE(daemon.Destroy().ok());
   daemon.ExpectNothingLeft();
 }
 
@@ -123,7 +101,7 @@ TEST_F(RestartTest, SigtermKeepsLeasedVmsAndEndsTheOthers) {
   EXPECT_TRUE(Eventually([&] { return daemon.Vmms() == kept; })) << daemon.log();
   daemon.Start();
   EXPECT_EQ(daemon.Shell(leased.vm().vm_id(), "echo here"), "here");
-  EXPECT_TRUE(Destroy(daemon).ok());
+  EXPECT_TRUE(daemon.Destroy().ok());
   daemon.ExpectNothingLeft();
 }
 
@@ -147,7 +125,7 @@ TEST_F(RestartTest, WarmVmsAreKeptIfSoConfiguredAndWhenTheSocketIsTaken) {
   EXPECT_EQ(daemon.Vmms(), warm);
   daemon.Start();
   EXPECT_TRUE(warm.contains(static_cast<pid_t>(Acquired(daemon).vm().pid())));
-  EXPECT_TRUE(Destroy(daemon).ok());
+  EXPECT_TRUE(daemon.Destroy().ok());
   daemon.ExpectNothingLeft();
 }
 

@@ -16,12 +16,7 @@ class ServiceTest : public testing::Test {
     ASSERT_TRUE(status.ok()) << status.error_message();
   }
   static void TearDownTestSuite() {
-    api::DestroyRequest request;
-    auto context = TestDaemon::Context();
-    auto reader = daemon_->factory->Destroy(context.get(), request);
-    for (api::DestroyResponse step; reader->Read(&step);) {
-    }
-    EXPECT_TRUE(reader->Finish().ok());
+    EXPECT_TRUE(daemon_->Destroy().ok());
     daemon_->ExpectNothingLeft();
     EXPECT_EQ(daemon_->Stop(), 0);
     delete daemon_;

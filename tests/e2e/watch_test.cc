@@ -20,12 +20,7 @@ class WatchE2eTest : public testing::Test {
   }
   ~WatchE2eTest() override {
     context_->TryCancel();
-    api::DestroyRequest request;
-    auto context = TestDaemon::Context();
-    auto reader = daemon_.factory->Destroy(context.get(), request);
-    for (api::DestroyResponse step; reader->Read(&step);) {
-    }
-    EXPECT_TRUE(reader->Finish().ok());
+    EXPECT_TRUE(daemon_.Destroy().ok());
     daemon_.ExpectNothingLeft();
   }
 

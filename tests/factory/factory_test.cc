@@ -208,6 +208,64 @@ TEST_F(FactoryTest, AGuestWithoutTheRehearsedCommandIsWarmAllTheSame) {
   EXPECT_TRUE(Clone(machine).has_value());
 }
 
+std::vector<Method> MethodsOf(const agent::FakeAgents& agents, std::size_t from = 0) {
+  std::vector<Method> methods;
+  for (std::size_t i = from; i < agents.calls().size(); ++i) {
+    methods.push_back(agents.calls()[i].method);
+  }
+  return methods;
+}
+
+TEST_F(FactoryTest, AForeignAgentIsToldOfEachNewCpuOnce) {
+  UseTemplate(hypervisor::Accelerator::kTcg);
+  agents_.SetForeign(true);
+  Machine machine;
+  auto made = Clone(machine, Accept, 2, Bytes::MiB(256));
+  ASSERT_TRUE(made.has_value()) << ToString(made.error());
+  // What was added before it ran is brought online in the first rehearsal.
+  EXPECT_EQ(MethodsOf(agents_), (std::vector{Method::kConnect, Method::kReseedRandomDev,
+                                             Method::kSetGuestDateTime, Method::kOnlineCpuMem,
+                                             Method::kReseedRandomDev, Method::kSetGuestDateTime}));
+  EXPECT_EQ(GuestOf(machine).online_vcpus, 2u);
+
+  const auto before = agents_.calls().size();
+  auto assigned = Assign(
+      machine,
+      {.vcpus = 3, .memory = Bytes::MiB(384), .hostname = "one", .machine_id = NewMachineId()});
+  ASSERT_TRUE(assigned.has_value()) << ToString(assigned.error());
+  EXPECT_TRUE(assigned->report.foreign);
+  EXPECT_EQ(assigned->report.online_vcpus, 3u);
+  EXPECT_EQ(assigned->report.online_memory, Bytes::MiB(384));
+  EXPECT_EQ(
+      MethodsOf(agents_, before),
+      (std::vector{Method::kReseedRandomDev, Method::kSetGuestDateTime, Method::kOnlineCpuMem}));
+  EXPECT_EQ(GuestOf(machine).online_vcpus, 3u);
+  EXPECT_EQ(GuestOf(machine).seeds.size(), 3u);
+  EXPECT_EQ(GuestOf(machine).hostname, "template");
+}
+
+// As after a restart of the daemon, which knows only what a VM has.
+TEST_F(FactoryTest, WhatAWarmVmHasIsOnline) {
+  agents_.SetForeign(true);
+  Machine machine;
+  ASSERT_TRUE(Clone(machine, Accept, 2).has_value()) << "its command is refused, and not missed";
+  machine.online_vcpus = 0;
+  machine.online_memory = Bytes();
+  auto assigned = Assign(machine, {.vcpus = 4, .memory = kMemory, .await_resize = false});
+  ASSERT_TRUE(assigned.has_value()) << ToString(assigned.error());
+  EXPECT_EQ(assigned->report.online_vcpus, 2u);
+  EXPECT_EQ(assigned->report.online_memory, kMemory);
+  EXPECT_EQ(GuestOf(machine).online_vcpus, 2u);
+}
+
+TEST_F(FactoryTest, AForeignAgentThatDoesNotReseedFailsTheAssignment) {
+  agents_.SetForeign(true);
+  Machine machine;
+  ASSERT_TRUE(Clone(machine).has_value());
+  agents_.FailNext(Method::kReseedRandomDev, {Code::kInternal, "no entropy"});
+  EXPECT_FALSE(Assign(machine, {.vcpus = 1, .memory = kMemory, .hostname = "one"}).has_value());
+}
+
 TEST_F(FactoryTest, ACloneThatFailsAnywhereLeavesNothing) {
   auto expect_failure = [&](const std::string& where, StageObserver observer = Accept) {
     Machine machine;

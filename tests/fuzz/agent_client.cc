@@ -30,7 +30,7 @@ Task<void> Call(Client& client, unsigned which) {
     case 0: return Discard(client.Check(After(kLong)));
     case 1: return Discard(client.Version(After(kLong)));
     case 2: return Discard(client.Personalize(identity, After(kLong)));
-    case 3: return Discard(client.AwaitOnline(2, Bytes::MiB(256), After(kLong)));
+    case 3: return Discard(client.AwaitOnline(2, Bytes::MiB(256), 1, After(kLong)));
     case 4: return Discard(client.Exec({.argv = {"true"}}, After(kLong)));
     case 5: return Discard(client.Details(After(kLong)));
     default: return Discard(client.PrepareSave(After(kLong)));

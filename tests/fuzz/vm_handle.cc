@@ -14,6 +14,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   fuzz::Require(json["process"]["pid"] == handle->process.pid && handle->process.pid > 0,
                 "the pid is the one that is written there");
   fuzz::Require(json["config"]["vcpus"] == handle->config.vcpus, "so are the vCPUs");
+  fuzz::Require(handle->config.cid == 0 || json["config"]["cid"] == handle->config.cid,
+                "and the context id");
   const std::string encoded = EncodeHandle(*handle);
   const auto again = DecodeHandle(encoded);
   fuzz::Require(again && again->process == handle->process && EncodeHandle(*again) == encoded,

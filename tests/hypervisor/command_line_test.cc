@@ -4,11 +4,15 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <memory>
 #include <sstream>
+
+#include "hypervisor/qemu/vsock.h"
 
 namespace hatchery::hypervisor::qemu {
 namespace {
 
+using testing::Contains;
 using testing::HasSubstr;
 using testing::Not;
 
@@ -48,6 +52,8 @@ constexpr const char* kDevices = R"(-chardev socket,id=agent,fd=10,server=on,wai
 -device virtio-serial-pci,id=serial0,max_ports=2,bus=pcie.0,addr=0x2
 -device virtserialport,bus=serial0.0,nr=1,chardev=agent,name=org.hatchery.agent.0
 -device virtio-rng-pci,id=rng0,bus=pcie.0,addr=0x3,rng=random0
+-device pci-bridge,id=pci-bridge-0,bus=pcie.0,addr=5,chassis_nr=1
+-device virtio-scsi-pci,id=scsi0,bus=pcie.0,addr=0x6,num_queues=1
 -chardev file,id=console,append=on,path=/run/vm-1/console.log
 -serial chardev:console
 -chardev socket,id=qmp,fd=11,server=on,wait=off
@@ -60,6 +66,7 @@ constexpr const char* kBoard = R"(qemu
 -no-user-config
 -nographic
 -no-reboot
+-uuid 2d62b003-5f34-8790-a3b9-9c33de8058c4
 -machine q35,smm=off,sata=off,smbus=off,vmport=off,memory-backend=m0,dump-guest-core=off,mem-merge=off
 -accel tcg,tb-size=32
 -cpu max,-erms
@@ -111,6 +118,14 @@ TEST(CommandLine, FollowsTheDriversOptions) {
   EXPECT_THAT(lines, Not(HasSubstr("-sandbox")));
 }
 
+TEST(CommandLine, AVmsUuidIsItsOwn) {
+  EXPECT_EQ(UuidOf(VmId("vm-1")), UuidOf(VmId("vm-1")));
+  EXPECT_NE(UuidOf(VmId("vm-1")), UuidOf(VmId("vm-2")));
+  EXPECT_THAT(
+      UuidOf(VmId("vm-1")),
+      testing::MatchesRegex("[0-9a-f]{8}-[0-9a-f]{4}-8[0-9a-f]{3}-a[0-9a-f]{3}-[0-9a-f]{12}"));
+}
+
 TEST(CommandLine, ADiskIsReadOnlyAndTheRoot) {
   VmConfig config = Cold();
   config.initrd.clear();
@@ -143,8 +158,8 @@ TEST(CommandLine, ATemplateAndItsClonesHaveTheSameDevices) {
   VmConfig to_be = Cold();
   to_be.boot_to_be_template = true;
   to_be.template_memory_fd = 5;
-  EXPECT_EQ(DeviceList(to_be), DeviceList(other));
-  EXPECT_THAT(DeviceList(other), Not(HasSubstr("vm-2")));
+  EXPECT_EQ(DeviceList({}, to_be), DeviceList({}, other));
+  EXPECT_THAT(DeviceList({}, other), Not(HasSubstr("vm-2")));
 
   const auto devices = [](const VmConfig& config) {
     const auto argv = CommandLine({}, config, {.agent = 3, .qmp = 4});
@@ -156,6 +171,33 @@ TEST(CommandLine, ATemplateAndItsClonesHaveTheSameDevices) {
     return found;
   };
   EXPECT_EQ(devices(to_be), devices(other));
+}
+
+TEST(CommandLine, AVsockDeviceHasItsContextIdAndItsDescriptor) {
+  VmConfig config = Clone();
+  config.cid = 4711;
+  const auto argv = CommandLine({}, config, {.agent = 10, .qmp = 11, .vsock = 12});
+  EXPECT_THAT(argv, Contains("vhost-vsock-pci,id=vsock0,bus=pcie.0,addr=0x7,"
+                             "guest-cid=4711,vhostfd=12"));
+  for (const auto& word : CommandLine({}, config, {.agent = 10, .qmp = 11})) {
+    EXPECT_THAT(word, Not(HasSubstr("vsock")));
+  }
+}
+
+// A template without the device and a host with it do not fit, nor the other way round; which
+// context id a VM has is its own business.
+TEST(CommandLine, TheDeviceListHasAVsockDeviceWhereTheDriverHasOne) {
+  const QemuOptions with{.vsock = std::make_shared<const VhostVsock>()};
+  VmConfig to_be = Cold();
+  to_be.cid = 4711;
+  VmConfig clone = Clone();
+  clone.cid = 4712;
+  EXPECT_EQ(DeviceList(with, to_be), DeviceList(with, clone));
+  EXPECT_THAT(DeviceList(with, clone),
+              HasSubstr("; vhost-vsock-pci,id=vsock0,bus=pcie.0,addr=0x7;"));
+  EXPECT_THAT(DeviceList(with, clone), Not(HasSubstr("cid")));
+  EXPECT_NE(DeviceList(with, to_be), DeviceList({}, to_be));
+  EXPECT_THAT(DeviceList({}, to_be), Not(HasSubstr("vsock")));
 }
 
 }  // namespace

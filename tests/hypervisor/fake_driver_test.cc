@@ -61,6 +61,18 @@ TEST_F(FakeDriverTest, AnInjectedFailureComesOnceAndBreaksTheVm) {
   EXPECT_EQ(host_.live().size(), 2u);
 }
 
+TEST_F(FakeDriverTest, VmsHaveContextIdsOfTheirOwnWhereTheHostHasVsock) {
+  EXPECT_FALSE(Started()->endpoints().agent_vsock.has_value());
+  host_.next_cid = 7;
+  auto vm = Started();
+  EXPECT_EQ(vm->endpoints().agent_vsock, (VsockEndpoint{.cid = 7, .port = 1024}));
+  EXPECT_EQ(Started()->endpoints().agent_vsock, (VsockEndpoint{.cid = 8, .port = 1024}));
+  const auto found = world_.driver().Find(vm->Handle()).value();
+  EXPECT_EQ(found->endpoints().agent_vsock, vm->endpoints().agent_vsock);
+  ASSERT_TRUE(RunUntilDone(io_, vm->Stop(Soon())).has_value());
+  EXPECT_FALSE(vm->endpoints().agent_vsock.has_value()) << "it may be another's by now";
+}
+
 TEST_F(FakeDriverTest, AFailedStartLeavesNothing) {
   host_.Inject(Verb::kStart, {});
   auto vm = Created();

@@ -1,10 +1,15 @@
 #include "hypervisor/qemu/qemu_driver.h"
 
+#include <fcntl.h>
 #include <signal.h>
 
+#include <cerrno>
 #include <cstdlib>
 #include <fstream>
+#include <set>
 
+#include "hypervisor/qemu/qmp.h"
+#include "hypervisor/qemu/vsock.h"
 #include "tests/hypervisor/driver_contract.h"
 
 namespace hatchery::hypervisor {
@@ -119,6 +124,28 @@ TEST_P(QemuDriverTest, AQemuThatNeverGreetsIsEndedAtTheDeadline) {
   EXPECT_EQ(error.code, Code::kDeadlineExceeded) << ToString(error);
 }
 
+// QEMU is told the id, and has the descriptor that keeps it under the number that it is told.
+TEST_P(QemuDriverTest, AVsockContextIdComesWithItsDescriptor) {
+  const fs::path device = folder_->path() / "device";
+  std::ofstream(device) << "this is the device";
+  const fs::path script = folder_->path() / "qemu";
+  std::ofstream(script) << "#!/bin/sh\n"
+                           "for word; do case $word in vhost-vsock-pci,*)\n"
+                           "  echo \"$word\"; cat /proc/self/fd/${word##*vhostfd=};; esac; done\n";
+  fs::permissions(script, fs::perms::owner_all);
+  const qemu::VhostVsock vhost{
+      .open = [device]() -> Result<UniqueFd> {
+        return UniqueFd(::open(device.c_str(), O_RDWR | O_CLOEXEC));
+      },
+      .set_guest_cid = [](int, std::uint32_t cid) { return cid == 4000 ? EADDRINUSE : 0; },
+      .draw = [] { return 4000 - qemu::kFirstGuestCid; }};
+  const auto error =
+      StartWith({.binary = script, .vsock = std::make_shared<const qemu::VhostVsock>(vhost)},
+                Cold(), seconds(20));
+  EXPECT_TRUE(Has(error.message, "addr=0x7,guest-cid=4001,vhostfd=")) << error.message;
+  EXPECT_TRUE(Has(error.message, "this is the device")) << error.message;
+}
+
 TEST_P(QemuDriverTest, AStartThatIsStoppedHalfwayLeavesNothing) {
   const fs::path script = folder_->path() / "qemu";
   std::ofstream(script) << "#!/bin/sh\nexec sleep 1000\n";
@@ -206,6 +233,36 @@ TEST_P(QemuDriverTest, AGuestThatPanicsEndsTheVm) {
   ASSERT_TRUE(reason.has_value()) << vm->ConsoleTail(Bytes::KiB(2));
   EXPECT_EQ(reason->kind, ExitReason::Kind::kGuestPanic) << reason->detail;
   EXPECT_TRUE(Has(vm->ConsoleTail(Bytes::KiB(4)), "Kernel panic"));
+  Stop(*vm);
+}
+
+TEST_P(QemuDriverTest, WhatIsHandedOverIsItsNewControllersAlone) {
+  auto vm = Started(Cold());
+  ASSERT_TRUE(Run(vm->AddVcpus(1, Soon())).has_value());
+  ASSERT_TRUE(Run(vm->Pause(Soon())).has_value());
+  const auto handover = Run(vm->HandOver(Soon())).value();
+
+  qemu::QmpClient qmp(io_.get_executor(), ConnectUnix(vm->endpoints().control).value(), {});
+  ASSERT_TRUE(Run(qmp.Handshake(Soon())).has_value());
+  const auto ask = [&](const char* command) {
+    auto answer = Run(qmp.Execute(command, {}, Soon()));
+    EXPECT_TRUE(answer.has_value()) << command << ": " << ToString(answer.error());
+    return answer.value_or(Json());
+  };
+  EXPECT_EQ(ask("query-status")["status"], "paused");
+  EXPECT_EQ(ask("query-uuid")["UUID"], handover.uuid);
+  EXPECT_TRUE(Has(DumpJson(ask("query-hotpluggable-cpus")), "/machine/peripheral/cpu-0"));
+  std::set<std::uint32_t> bridges;
+  for (const Json& device : ask("query-pci")[0]["devices"]) {
+    if (device["qdev_id"] == handover.bridges[0].id)
+      bridges.insert(device["slot"].get<std::uint32_t>());
+  }
+  EXPECT_EQ(bridges, (std::set<std::uint32_t>{handover.bridges[0].addr}));
+  ask("cont");
+  ask("quit");
+  const auto reason = Run(vm->Wait(Soon()));
+  ASSERT_TRUE(reason.has_value());
+  EXPECT_EQ(reason->kind, ExitReason::Kind::kGuestOff) << reason->detail;
   Stop(*vm);
 }
 

@@ -135,6 +135,17 @@ TEST_F(BuilderTest, AFailureAtAnyVerbLeavesNothing) {
   EXPECT_TRUE(Build(Request()).has_value()) << "one failure does not stop the next";
 }
 
+TEST_F(BuilderTest, AForeignAgentNeedsNoMoreThanToBeHealthy) {
+  agents_.SetForeign(true);
+  auto built = Build(Request());
+  ASSERT_TRUE(built.has_value()) << ToString(built.error());
+  EXPECT_EQ(built->loaded->manifest().agent_version, "kata-agent 3.0.0");
+  EXPECT_EQ(agents_.CountCalls(Method::kPrepareSave), 1u);
+  EXPECT_FALSE(agents_.guest(AgentOf("vm-1")).prepared_for_save);
+  EXPECT_EQ(agents_.CountCalls(Method::kDetails), 0u);
+  ExpectNothingLeft();
+}
+
 TEST_F(BuilderTest, RefusesRequestsThatNameNoGuest) {
   auto request = Request();
   request.kernel.clear();
