@@ -41,7 +41,11 @@ Task<void> Notifier::Wait(Deadline deadline) {
     ~Registration() { state.waiters.erase(entry); }
   };
   Registration registration{*state, state->waiters.insert(state->waiters.end(), &waiter)};
+  const bool was_cancelled = co_await IsCancelled();
   auto [error] = co_await waiter.timer.async_wait(asio::as_tuple(asio::use_awaitable));
+  // It may have come when the wait had ended already: who waits in a loop would not hear of it
+  // again.
+  if (!was_cancelled && co_await IsCancelled()) co_return Cancelled("cancelled");
   if (waiter.notified) co_return Result<void>();
   if (!error) co_return DeadlineExceeded("deadline exceeded");
   co_return Cancelled(state->closed ? "closed while waiting" : "cancelled");

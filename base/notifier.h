@@ -22,8 +22,8 @@ class Notifier {
   // re-check what they wait for.
   void NotifyAll();
 
-  // Returns after the next NotifyAll(). kDeadlineExceeded past `deadline`, kCancelled when
-  // cancelled or when the notifier is destroyed.
+  // Returns after the next NotifyAll(). kDeadlineExceeded past `deadline`; kCancelled when it is
+  // cancelled meanwhile, whatever else comes in the same turn, or when the notifier is destroyed.
   Task<void> Wait(Deadline deadline);
 
  private:
@@ -48,7 +48,10 @@ class OneShot {
 
   // A copy of the value, as soon as there is one.
   Task<T> Wait(Deadline deadline) {
-    while (!value_) CO_RETURN_IF_ERROR(co_await arrived_.Wait(deadline));
+    while (!value_) {
+      auto arrived = co_await arrived_.Wait(deadline);
+      if (!arrived && !value_) co_return std::unexpected(arrived.error());
+    }
     co_return *value_;
   }
 

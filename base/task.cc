@@ -28,7 +28,9 @@ Deadline After(std::chrono::nanoseconds duration) {
 Task<void> SleepFor(std::chrono::nanoseconds duration) {
   asio::steady_timer timer(co_await asio::this_coro::executor, After(duration));
   auto [error] = co_await timer.async_wait(asio::as_tuple(asio::use_awaitable));
-  if (error) co_return Cancelled("cancelled while waiting");
+  // The timer may have expired before the cancellation reached it: who sleeps in a loop would not
+  // hear of it again.
+  if (error || co_await IsCancelled()) co_return Cancelled("cancelled while waiting");
   co_return Result<void>();
 }
 

@@ -33,7 +33,8 @@ Deadline After(std::chrono::nanoseconds duration);
 // The earlier of the two.
 inline Deadline Sooner(Deadline a, Deadline b) { return a < b ? a : b; }
 
-// Waits for `duration`. kCancelled when cancelled.
+// Waits for `duration`. kCancelled when cancelled, also if that was before or comes when the time
+// is up: a loop of sleeps ends.
 Task<void> SleepFor(std::chrono::nanoseconds duration);
 
 // True if the coroutine that awaits this has been asked to stop.

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <boost/asio/post.hpp>
+#include <boost/asio/steady_timer.hpp>
 #include <future>
 #include <stdexcept>
 #include <thread>
@@ -35,6 +37,28 @@ TEST(TaskScope, CancelEndsAWaitAtOnce) {
   ASSERT_TRUE(seen.has_value());
   EXPECT_EQ(seen->error().code, Code::kCancelled);
   EXPECT_EQ(scope.size(), 0u);
+}
+
+// The cancellation comes in the turn of the loop in which the timer has expired, too late to reach
+// it.
+TEST(TaskScope, CancelEndsALoopOfSleepsWhoseTimeIsJustUp) {
+  asio::io_context io;
+  TaskScope scope(io.get_executor());
+  const Deadline start = std::chrono::steady_clock::now();
+  scope.Spawn("loop", []() -> asio::awaitable<void> {
+    while (co_await SleepFor(milliseconds(2))) {
+    }
+  }());
+  asio::steady_timer before(io, start + milliseconds(1));
+  before.async_wait([&](boost::system::error_code) { scope.Cancel(); });
+  // Both have expired when the loop looks at its timers next.
+  asio::post(io, [&] {
+    while (std::chrono::steady_clock::now() < start + milliseconds(10)) {
+    }
+  });
+  io.run_for(std::chrono::seconds(10));
+  EXPECT_EQ(scope.size(), 0u);
+  io.stop();
 }
 
 TEST(TaskScope, SurvivesATaskThatThrows) {
@@ -72,6 +96,22 @@ TEST(OneShot, WakesEveryWaiterWithTheFirstValue) {
                }(shot, scope))
       .value();
   EXPECT_EQ(sum, 21);
+}
+
+TEST(Notifier, IsCancelledAlsoByWhatComesWithTheNotification) {
+  asio::io_context io;
+  TaskScope scope(io.get_executor());
+  Notifier notifier(io.get_executor());
+  scope.Spawn("loop", [](Notifier& n) -> asio::awaitable<void> {
+    while (co_await n.Wait(Deadline::max())) {
+    }
+  }(notifier));
+  asio::post(io, [&] {
+    notifier.NotifyAll();
+    scope.Cancel();
+  });
+  io.run_for(std::chrono::seconds(10));
+  EXPECT_EQ(scope.size(), 0u);
 }
 
 TEST(Notifier, WaitEndsAtItsDeadline) {
