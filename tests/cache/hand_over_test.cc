@@ -7,7 +7,6 @@
 namespace hatchery::cache {
 namespace {
 
-using hypervisor::VmState;
 using testing::HasSubstr;
 
 class HandOverTest : public CacheFixture {
