@@ -237,12 +237,14 @@ Task<Acquired> Leases::AcquireNew(const AcquireParams& params, const std::string
       ASSIGN_OR_CO_RETURN(const auto clone, co_await admission_.AdmitClone(deadline));
       ASSIGN_OR_CO_RETURN(const auto from,
                           co_await catalog_.Current(params.template_name, deadline));
-      HatchRequest hatch{params.template_name, from, vcpus, memory, "", params.hand_over};
-      if (!params.hand_over) {
-        const auto& own = from->manifest().shape;  // it may have another version by now
-        hatch.vcpus = own.vcpus;
-        hatch.memory = own.memory;
-      }
+      // What is handed over is as it will be; the others are resized when they are assigned.
+      const auto& own = from->manifest().shape;  // it may have another version by now
+      HatchRequest hatch{params.template_name,
+                         from,
+                         params.hand_over ? vcpus : own.vcpus,
+                         params.hand_over ? memory : own.memory,
+                         "",
+                         params.hand_over};
       ASSIGN_OR_CO_RETURN(vm, co_await vms_.Hatch(std::move(hatch), deadline));
     }
     auto acquired = co_await Assign(vm, params, hash, vcpus, memory, deadline);
@@ -311,14 +313,8 @@ Task<Acquired> Leases::Assign(const VmPtr& vm, const AcquireParams& params, cons
   const Deadline by = resized ? deadline : Sooner(deadline, After(settings_.personalize_timeout));
   ASSIGN_OR_CO_RETURN(const auto assigned,
                       co_await factory_.Assign(*machine, std::move(assignment), by));
-  // It may have died, or been ended, while we waited.
-  if (vm->phase() != record::VM_PHASE_ASSIGNED) {
-    co_return Unavailable("VM " + vm->record.id() + " ended while it was being assigned");
-  }
-  vm->record.set_vcpus(machine->vm->vcpus());
-  vm->record.set_memory_bytes(machine->vm->memory().count());
+  CO_RETURN_IF_ERROR(NoteConfirmed(*vm, "assigned"));
   vm->record.set_boot_id(assigned.report.boot_id);
-  vm->record.set_confirmed(true);
   vm->record.set_foreign_agent(assigned.report.foreign);
   if (assigned.report.foreign) {
     vm->record.clear_hostname();
@@ -350,6 +346,17 @@ Result<void> Leases::RequirePool(const std::string& template_name, std::uint32_t
                             " to hand over; make one with `hatchery pool set`");
 }
 
+// What an assignment made of a VM, for its record, unless it died, or was ended, while we waited.
+Result<void> Leases::NoteConfirmed(VmEntry& vm, std::string_view what) {
+  if (vm.phase() != record::VM_PHASE_ASSIGNED) {
+    return Unavailable("VM " + vm.record.id() + " ended while it was being " + std::string(what));
+  }
+  vm.record.set_vcpus(vm.machine->vm->vcpus());
+  vm.record.set_memory_bytes(vm.machine->vm->memory().count());
+  vm.record.set_confirmed(true);
+  return {};
+}
+
 // What it does not do, its new controller must: resume the VM, and tell its guest new random seed
 // and time.
 Task<Acquired> Leases::HandOver(const VmPtr& vm, std::uint32_t vcpus, Bytes memory,
@@ -361,13 +368,7 @@ Task<Acquired> Leases::HandOver(const VmPtr& vm, std::uint32_t vcpus, Bytes memo
   machine->agent = agent::MakeUnreachableClient("the VM was handed over to who acquired it");
   Acquired acquired;
   ASSIGN_OR_CO_RETURN(acquired.handover, co_await machine->vm->HandOver(deadline));
-  // It may have died, or been ended, while we waited.
-  if (vm->phase() != record::VM_PHASE_ASSIGNED) {
-    co_return Unavailable("VM " + vm->record.id() + " ended while it was being handed over");
-  }
-  vm->record.set_vcpus(machine->vm->vcpus());
-  vm->record.set_memory_bytes(machine->vm->memory().count());
-  vm->record.set_confirmed(true);
+  CO_RETURN_IF_ERROR(NoteConfirmed(*vm, "handed over"));
   CO_RETURN_IF_ERROR(vms_.Update(*vm));
   ends_.Follow(vm);
   acquired.vm = vm;

@@ -13,6 +13,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "base/slots.h"
 #include "cache/admission.h"
@@ -113,6 +114,7 @@ class Leases {
                             Deadline deadline);
   Task<Acquired> Assign(const VmPtr& vm, const AcquireParams& params, const std::string& hash,
                         std::uint32_t vcpus, Bytes memory, Deadline deadline);
+  static Result<void> NoteConfirmed(VmEntry& vm, std::string_view what);
   Task<Acquired> HandOver(const VmPtr& vm, std::uint32_t vcpus, Bytes memory, Deadline deadline);
   Result<void> RequirePool(const std::string& template_name, std::uint32_t vcpus,
                            Bytes memory) const;

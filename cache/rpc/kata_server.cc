@@ -6,7 +6,6 @@
 
 #include "base/files.h"
 #include "base/log.h"
-#include "base/offload.h"
 #include "cache/rpc/bridge.h"
 #include "cache/rpc/from_api.h"
 #include "cache/rpc/gate.h"
@@ -23,6 +22,13 @@ using Undelivered = UnaryCall<wire::GrpcVM>::Undelivered;
 
 constexpr unsigned kMode = 0600;
 constexpr unsigned kFolderMode = 0755;
+
+// Of a GrpcVM or a GrpcVMStatus.
+template <class Message>
+void SetSizes(Message& message, const record::VmRecord& vm) {
+  message.set_cpu(vm.vcpus());
+  message.set_memory(static_cast<std::uint32_t>(Bytes(vm.memory_bytes()).mib()));
+}
 
 AcquireParams ParamsOf(const kata::Options& options, Caller caller) {
   AcquireParams params;
@@ -50,8 +56,7 @@ Task<wire::GrpcVM> HandleGetBaseVm(cache::Cache& cache, AcquireParams params, De
   // A virtio-serial port's socket carries one connection; vsock as many as there are.
   reply.set_proxyurl(
       ToString(endpoints.agent_vsock ? Endpoint(*endpoints.agent_vsock) : endpoints.agent));
-  reply.set_cpu(vm->record.vcpus());
-  reply.set_memory(static_cast<std::uint32_t>(Bytes(vm->record.memory_bytes()).mib()));
+  SetSizes(reply, vm->record);
   reply.set_cpudelta(acquired.offline_vcpus);
   co_return reply;
 }
@@ -135,8 +140,7 @@ class KataService final : public wire::CacheService::CallbackService {
       if (vm->phase() != record::VM_PHASE_WARM || vm->record.template_name() != name) continue;
       auto* const pooled = status.add_vmstatus();
       pooled->set_pid(vm->machine->vm->endpoints().pid);
-      pooled->set_cpu(vm->record.vcpus());
-      pooled->set_memory(static_cast<std::uint32_t>(Bytes(vm->record.memory_bytes()).mib()));
+      SetSizes(*pooled, vm->record);
     }
     return status;
   }
@@ -154,15 +158,13 @@ class KataService final : public wire::CacheService::CallbackService {
 struct KataServer::Impl {
   Impl(Executor e, cache::Cache& cache, kata::Configuration& configuration, Options options)
       : access(std::move(options.access)),
-        gate(access, peers),
-        service(e, gate, cache, configuration,
-                [this, told = std::move(options.on_quit)] {
-                  log::Info({}, "Kata's protocol: told to quit");
-                  StopAccepting();
-                  if (told) told();
-                }),
         listener(e),
-        waiter(1) {}
+        gate(access, listener.peers()),
+        service(e, gate, cache, configuration, [this, told = std::move(options.on_quit)] {
+          log::Info({}, "Kata's protocol: told to quit");
+          StopAccepting();
+          if (told) told();
+        }) {}
 
   void StopAccepting() {
     service.Refuse();
@@ -170,12 +172,10 @@ struct KataServer::Impl {
   }
 
   const Access access;
-  Peers peers;
+  UnixListener listener;
   const Gate gate;
   KataService service;
   std::unique_ptr<grpc::Server> server;
-  UnixListener listener;
-  WorkerPool waiter;  // for the one blocking call there is: the server's shutdown
 };
 
 KataServer::KataServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -191,7 +191,7 @@ Result<std::unique_ptr<KataServer>> KataServer::Start(Executor executor, Cache& 
   builder.RegisterService(&impl->service);
   impl->server = builder.BuildAndStart();
   if (!impl->server) return Internal("the gRPC server for Kata's protocol could not be started");
-  if (auto open = impl->listener.Open(socket, kMode, impl->peers, *impl->server); !open) {
+  if (auto open = impl->listener.Open(socket, kMode, *impl->server); !open) {
     return Annotate(open.error(), "kata.endpoint");
   }
   return std::unique_ptr<KataServer>(new KataServer(std::move(impl)));
@@ -201,8 +201,7 @@ void KataServer::StopAccepting() { impl_->StopAccepting(); }
 
 asio::awaitable<void> KataServer::Stop(Deadline deadline) {
   StopAccepting();
-  co_await ShutDown(*impl_->server, impl_->waiter, deadline);
-  co_await impl_->listener.Join();
+  co_await impl_->listener.Stop(deadline);
 }
 
 }  // namespace hatchery::cache::rpc

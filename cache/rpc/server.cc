@@ -7,7 +7,6 @@
 
 #include <mutex>
 
-#include "base/offload.h"
 #include "cache/rpc/cache_service.h"
 #include "cache/rpc/unix_listener.h"
 
@@ -15,23 +14,18 @@ namespace hatchery::cache::rpc {
 
 struct Server::Impl {
   Impl(Executor e, Cache& cache, DaemonInfo info, kata::Configuration* kata, Access a)
-      : executor(e),
-        access(std::move(a)),
-        gate(access, peers),
-        cache_service(e, gate, cache),
-        factory_service(e, gate, cache, std::move(info), kata),
+      : access(std::move(a)),
         listener(e),
-        waiter(1) {}
-  Executor executor;
+        gate(access, listener.peers()),
+        cache_service(e, gate, cache),
+        factory_service(e, gate, cache, std::move(info), kata) {}
   int tcp_port = 0;
   const Access access;
-  Peers peers;
+  UnixListener listener;
   const Gate gate;
   CacheService cache_service;
   FactoryService factory_service;
   std::unique_ptr<grpc::Server> server;
-  UnixListener listener;
-  WorkerPool waiter;  // for the one blocking call there is: the server's shutdown
 };
 
 Server::Server(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -39,6 +33,7 @@ Server::~Server() = default;
 
 Result<std::unique_ptr<Server>> Server::Start(Executor executor, Cache& cache, DaemonInfo info,
                                               Options options) {
+  // Before anything is built: that it is in use is said before that its TCP port is, too.
   RETURN_IF_ERROR(UnixListener::CheckUnused(options.socket));
   // Process-wide, and before the first server is built.
   static std::once_flag once;
@@ -64,7 +59,7 @@ Result<std::unique_ptr<Server>> Server::Start(Executor executor, Cache& cache, D
   }
   if (!impl->server) return Internal("the gRPC server could not be started");
 
-  RETURN_IF_ERROR(impl->listener.Open(options.socket, options.mode, impl->peers, *impl->server));
+  RETURN_IF_ERROR(impl->listener.Open(options.socket, options.mode, *impl->server));
   return std::unique_ptr<Server>(new Server(std::move(impl)));
 }
 
@@ -77,8 +72,7 @@ void Server::StopAccepting() {
 
 asio::awaitable<void> Server::Stop(Deadline deadline) {
   StopAccepting();
-  co_await ShutDown(*impl_->server, impl_->waiter, deadline);
-  co_await impl_->listener.Join();
+  co_await impl_->listener.Stop(deadline);
 }
 
 }  // namespace hatchery::cache::rpc

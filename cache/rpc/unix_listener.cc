@@ -42,7 +42,7 @@ asio::awaitable<void> Accept(Acceptor& acceptor, Peers& peers, grpc::Server& ser
 
 }  // namespace
 
-UnixListener::UnixListener(Executor executor) : acceptor_(executor), tasks_(executor) {}
+UnixListener::UnixListener(Executor executor) : acceptor_(executor), tasks_(executor), waiter_(1) {}
 
 Result<void> UnixListener::CheckUnused(const std::filesystem::path& socket) {
   if (!ConnectUnix(socket)) return {};
@@ -50,7 +50,7 @@ Result<void> UnixListener::CheckUnused(const std::filesystem::path& socket) {
                             "; stop it, or choose another endpoint or state directory");
 }
 
-Result<void> UnixListener::Open(const std::filesystem::path& socket, unsigned mode, Peers& peers,
+Result<void> UnixListener::Open(const std::filesystem::path& socket, unsigned mode,
                                 grpc::Server& server) {
   RETURN_IF_ERROR(CheckUnused(socket));
   ASSIGN_OR_RETURN(UniqueFd listener, ListenUnix(socket, mode, kBacklog));
@@ -59,7 +59,8 @@ Result<void> UnixListener::Open(const std::filesystem::path& socket, unsigned mo
   if (error) return Internal("listening on " + socket.string() + ": " + error.message());
   (void)listener.Release();
   socket_ = socket;
-  tasks_.Spawn("accept on " + socket.string(), Accept(acceptor_, peers, server));
+  server_ = &server;
+  tasks_.Spawn("accept on " + socket.string(), Accept(acceptor_, peers_, server));
   return {};
 }
 
@@ -73,17 +74,18 @@ void UnixListener::Close() {
   acceptor_.close(ignored_too);
 }
 
-asio::awaitable<void> UnixListener::Join() { co_await tasks_.Join(); }
-
-asio::awaitable<void> ShutDown(grpc::Server& server, WorkerPool& waiter, Deadline deadline) {
+asio::awaitable<void> UnixListener::Stop(Deadline deadline) {
+  Close();
   const auto left = deadline - std::chrono::steady_clock::now();
   const auto at = std::chrono::system_clock::now() +
                   std::chrono::duration_cast<std::chrono::system_clock::duration>(left);
-  (void)co_await waiter.Run([&server, at]() -> Result<bool> {
-    server.Shutdown(at);
-    server.Wait();
+  // Blocks until the last call has ended, and calls end on the loop: so not here.
+  (void)co_await waiter_.Run([server = server_, at]() -> Result<bool> {
+    server->Shutdown(at);
+    server->Wait();
     return true;
   });
+  co_await tasks_.Join();
 }
 
 }  // namespace hatchery::cache::rpc

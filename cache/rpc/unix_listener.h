@@ -22,25 +22,27 @@ class UnixListener {
   // kFailedPrecondition if somebody listens on `socket`.
   static Result<void> CheckUnused(const std::filesystem::path& socket);
 
-  // Binds and begins to accept for `server`; once. The socket's folder must exist; a stale socket
-  // file is replaced; kFailedPrecondition if somebody listens there. Both outlive the listener.
-  Result<void> Open(const std::filesystem::path& socket, unsigned mode, Peers& peers,
-                    grpc::Server& server);
+  // Who is at the other end of each connection. Any thread.
+  const Peers& peers() const { return peers_; }
+
+  // Binds and begins to accept for `server`, which outlives Stop(); once. The socket's folder must
+  // exist; a stale socket file is replaced; kFailedPrecondition if somebody listens there.
+  Result<void> Open(const std::filesystem::path& socket, unsigned mode, grpc::Server& server);
 
   // Removes the socket and takes no more connections; those that there are go on.
   void Close();
 
-  // Returns when nothing of it runs any more; after Close().
-  asio::awaitable<void> Join();
+  // Of one that is open: Close(); lets running calls of its server finish until `deadline`, cancels
+  // those that are left and waits for them.
+  asio::awaitable<void> Stop(Deadline deadline);
 
  private:
   asio::local::stream_protocol::acceptor acceptor_;
+  Peers peers_;
+  grpc::Server* server_ = nullptr;
   std::filesystem::path socket_;
   TaskScope tasks_;
+  WorkerPool waiter_;  // for the one blocking call there is: the server's shutdown
 };
-
-// Lets running calls of `server` finish until `deadline`, cancels those that are left and waits for
-// them, on `waiter`: calls end on the loop.
-asio::awaitable<void> ShutDown(grpc::Server& server, WorkerPool& waiter, Deadline deadline);
 
 }  // namespace hatchery::cache::rpc

@@ -53,6 +53,15 @@ struct Context {
   std::function<int()> action;
 
   Result<Client> Connect() const;
+  // One short question: context.Ask(&Client::cache, &v1::Cache::Stub::ListVms, request).
+  template <class Stub, class Request, class Response>
+  Result<Response> Ask(Stub& (Client::*stub)(),
+                       grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&,
+                                                    Response*),
+                       const Request& request) const {
+    ASSIGN_OR_RETURN(Client client, Connect());
+    return client.Call((client.*stub)(), method, request, {.timeout = kQueryTimeout});
+  }
   // What --endpoint and the --tls options say.
   Result<Target> Where() const { return ParseEndpoint(endpoint, tls); }
   // What --timeout says, if it was given.

@@ -33,10 +33,8 @@ int Init(const Context& context, const SpecOptions& options,
 }
 
 int Status(const Context& context) {
-  auto client = context.Connect();
-  if (!client) return context.Fail(client.error());
-  const auto response = client->Call(client->factory(), &v1::Factory::Stub::Status,
-                                     v1::StatusRequest(), {.timeout = kQueryTimeout});
+  const auto response =
+      context.Ask(&Client::factory, &v1::Factory::Stub::Status, v1::StatusRequest());
   if (!response) return context.Fail(response.error());
   return context.Print(ToJson(*response), ToText(*response, context.clock.Now()));
 }

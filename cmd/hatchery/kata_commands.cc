@@ -6,10 +6,8 @@ namespace hatchery::cli {
 namespace {
 
 int Config(const Context& context) {
-  auto client = context.Connect();
-  if (!client) return context.Fail(client.error());
-  const auto response = client->Call(client->factory(), &v1::Factory::Stub::GetKataConfig,
-                                     v1::GetKataConfigRequest(), {.timeout = kQueryTimeout});
+  const auto response =
+      context.Ask(&Client::factory, &v1::Factory::Stub::GetKataConfig, v1::GetKataConfigRequest());
   if (!response) return context.Fail(response.error());
   const auto vm_config = ParseJson(response->vm_config(), "the daemon's vm_config");
   if (!vm_config) return context.Fail(vm_config.error());

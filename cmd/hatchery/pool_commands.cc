@@ -29,10 +29,8 @@ int Set(const Context& context, const PoolOptions& options) {
 }
 
 int List(const Context& context) {
-  auto client = context.Connect();
-  if (!client) return context.Fail(client.error());
-  const auto response = client->Call(client->factory(), &v1::Factory::Stub::ListPools,
-                                     v1::ListPoolsRequest(), {.timeout = kQueryTimeout});
+  const auto response =
+      context.Ask(&Client::factory, &v1::Factory::Stub::ListPools, v1::ListPoolsRequest());
   if (!response) return context.Fail(response.error());
   return context.Print(ToJsonList("pools", response->pools()), PoolTable(response->pools()));
 }

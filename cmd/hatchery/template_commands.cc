@@ -32,22 +32,17 @@ int Create(const Context& context, const SpecOptions& options, bool force) {
 }
 
 int List(const Context& context) {
-  auto client = context.Connect();
-  if (!client) return context.Fail(client.error());
-  const auto response = client->Call(client->factory(), &v1::Factory::Stub::ListTemplates,
-                                     v1::ListTemplatesRequest(), {.timeout = kQueryTimeout});
+  const auto response =
+      context.Ask(&Client::factory, &v1::Factory::Stub::ListTemplates, v1::ListTemplatesRequest());
   if (!response) return context.Fail(response.error());
   return context.Print(ToJsonList("templates", response->templates()),
                        TemplateTable(response->templates(), context.clock.Now()));
 }
 
 int Show(const Context& context, const std::string& name) {
-  auto client = context.Connect();
-  if (!client) return context.Fail(client.error());
   v1::GetTemplateRequest request;
   request.set_name(name);
-  const auto response = client->Call(client->factory(), &v1::Factory::Stub::GetTemplate, request,
-                                     {.timeout = kQueryTimeout});
+  const auto response = context.Ask(&Client::factory, &v1::Factory::Stub::GetTemplate, request);
   if (!response) return context.Fail(response.error());
   return context.Print(ToJson(response->template_info()),
                        ToText(response->template_info(), context.clock.Now()));

@@ -21,21 +21,15 @@ int Acquire(const Context& context, const AcquireOptions& options) {
 int List(const Context& context, const VmFilter& filter) {
   const auto request = ToRequest(filter);
   if (!request) return context.Fail(request.error());
-  auto client = context.Connect();
-  if (!client) return context.Fail(client.error());
-  const auto response = client->Call(client->cache(), &v1::Cache::Stub::ListVms, *request,
-                                     {.timeout = kQueryTimeout});
+  const auto response = context.Ask(&Client::cache, &v1::Cache::Stub::ListVms, *request);
   if (!response) return context.Fail(response.error());
   return context.Print(ToJsonList("vms", response->vms()), VmTable(*response, context.clock.Now()));
 }
 
 int Show(const Context& context, const std::string& vm_id) {
-  auto client = context.Connect();
-  if (!client) return context.Fail(client.error());
   v1::GetVmRequest request;
   request.set_vm_id(vm_id);
-  const auto response =
-      client->Call(client->cache(), &v1::Cache::Stub::GetVm, request, {.timeout = kQueryTimeout});
+  const auto response = context.Ask(&Client::cache, &v1::Cache::Stub::GetVm, request);
   if (!response) return context.Fail(response.error());
   return context.Print(ToJson(*response), ToText(*response, context.clock.Now()));
 }
@@ -54,10 +48,7 @@ int RunExec(const Context& context, const std::string& vm_id, const ExecOptions&
 int Renew(const Context& context, const RenewOptions& options) {
   const auto request = ToRequest(options);
   if (!request) return context.Fail(request.error());
-  auto client = context.Connect();
-  if (!client) return context.Fail(client.error());
-  const auto response =
-      client->Call(client->cache(), &v1::Cache::Stub::Renew, *request, {.timeout = kQueryTimeout});
+  const auto response = context.Ask(&Client::cache, &v1::Cache::Stub::Renew, *request);
   if (!response) return context.Fail(response.error());
   return context.Print(ToJson(response->vm()), ToText(*response, context.clock.Now()));
 }

@@ -118,6 +118,17 @@ std::optional<cache::rpc::TlsOptions> TlsOptionsOf(const Config& config) {
   return cache::rpc::TlsOptions{tls.listen, tls.certificate, tls.key, tls.client_ca};
 }
 
+// The guest for templates whose caller named none, if it need not be built first: the configured
+// one, or the one that was built before.
+std::optional<cache::GuestFiles> GuestAtHand(const Config& config) {
+  if (!config.guest.kernel.empty()) {
+    return cache::GuestFiles{config.guest.kernel, config.guest.initrd, config.guest.image};
+  }
+  const auto found = image::Find(ImageDir(config));
+  if (!found) return std::nullopt;
+  return cache::GuestFiles{found->kernel, found->initrd, {}};
+}
+
 Result<cache::kata::Options> KataOptionsOf(const Config& config) {
   const auto& kata = config.kata;
   cache::kata::Options options;
@@ -134,14 +145,7 @@ Result<cache::kata::Options> KataOptionsOf(const Config& config) {
   if (config.driver.name == DriverName::kQemu) {
     options.vmm = hypervisor::qemu::FindProgram(config.qemu.binary).value_or("");
   }
-  options.default_guest = [&config]() -> std::optional<cache::GuestFiles> {
-    if (!config.guest.kernel.empty()) {
-      return cache::GuestFiles{config.guest.kernel, config.guest.initrd, config.guest.image};
-    }
-    const auto found = image::Find(ImageDir(config));
-    if (!found) return std::nullopt;
-    return cache::GuestFiles{found->kernel, found->initrd, {}};
-  };
+  options.default_guest = [&config] { return GuestAtHand(config); };
   return options;
 }
 
@@ -302,13 +306,8 @@ class Daemon {
   // The guest for templates whose caller named none: the configured one, the one that was built
   // before, or one built now.
   Task<cache::GuestFiles> DefaultGuest(std::function<void(std::string)> say, Deadline deadline) {
-    if (!config_.guest.kernel.empty()) {
-      co_return cache::GuestFiles{config_.guest.kernel, config_.guest.initrd, config_.guest.image};
-    }
+    if (auto guest = GuestAtHand(config_)) co_return *std::move(guest);
     const auto dir = ImageDir(config_);
-    if (const auto found = image::Find(dir)) {
-      co_return cache::GuestFiles{found->kernel, found->initrd, {}};
-    }
     say("building the default guest image in " + dir.string());
     image::BuildOptions options;
     options.out_dir = dir;

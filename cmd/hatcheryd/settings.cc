@@ -412,17 +412,14 @@ std::vector<Contradiction> FindContradictions(const Config& config) {
   std::vector<Contradiction> found;
   if (config.state_dir.empty()) found.push_back({"state_dir", "must not be empty"});
   if (config.qemu.binary.empty()) found.push_back({"qemu.binary", "must not be empty"});
-  // sockaddr_un holds 107 bytes and an end.
-  if (const auto path = SocketPath(config).string(); path.size() > 107) {
-    found.push_back({config.endpoint.empty() ? "state_dir" : "endpoint",
-                     "the socket's path " + path +
-                         " is longer than the 107 bytes a unix socket "
-                         "can have"});
-  }
-  if (const auto path = config.kata.endpoint.string(); path.size() > 107) {
-    found.push_back({"kata.endpoint",
-                     "the path " + path + " is longer than the 107 bytes a unix socket can have"});
-  }
+  const auto check_socket = [&found](const char* setting, const fs::path& path) {
+    // sockaddr_un holds 107 bytes and an end.
+    if (path.string().size() <= 107) return;
+    found.push_back({setting, "the socket's path " + path.string() +
+                                  " is longer than the 107 bytes a unix socket can have"});
+  };
+  check_socket(config.endpoint.empty() ? "state_dir" : "endpoint", SocketPath(config));
+  check_socket("kata.endpoint", config.kata.endpoint);
   if (!config.kata.endpoint.empty() && config.kata.endpoint == SocketPath(config)) {
     found.push_back({"kata.endpoint", "is where the service's own protocol is spoken already"});
   }

@@ -20,11 +20,7 @@ using testing::HasSubstr;
 
 class KataServerTest : public RpcTest {
  protected:
-  KataServerTest() {
-    // Asked when a lease is made, and when it ends.
-    settings_.lease_grace = std::chrono::seconds(0);
-    ServeKata();
-  }
+  KataServerTest() { ServeKata(); }
   ~KataServerTest() override { StopKata(); }
 
   void ServeKata(kata::Options options = {}) {

@@ -180,6 +180,11 @@ class TestDaemon {
     }
   }
 
+  void ExpectDestroyLeavesNothing() {
+    EXPECT_TRUE(Destroy().ok());
+    ExpectNothingLeft();
+  }
+
   std::unique_ptr<api::Cache::Stub> cache;
   std::unique_ptr<api::Factory::Stub> factory;
   api::InitResult init;

@@ -184,8 +184,7 @@ TEST_F(KataTest, AClientTakesVmsOverUsesThemAndEndsThem) {
   EXPECT_THAT(ids, SizeIs(2));
   EXPECT_THAT(boots, SizeIs(2));
   EXPECT_THAT(machines, SizeIs(2));
-  EXPECT_TRUE(daemon.Destroy().ok());
-  daemon.ExpectNothingLeft();
+  daemon.ExpectDestroyLeavesNothing();
 }
 
 TEST_F(KataTest, AHundredTakesLeaveNothingBehind) {
@@ -208,8 +207,7 @@ TEST_F(KataTest, AHundredTakesLeaveNothingBehind) {
   EXPECT_EQ(ids.size(), 101u);
   // gRPC keeps a few at its own discretion; one or more for each take are a leak.
   EXPECT_LT(OpenDescriptors(daemon.pid()), descriptors + 50);
-  EXPECT_TRUE(daemon.Destroy().ok());
-  daemon.ExpectNothingLeft();
+  daemon.ExpectDestroyLeavesNothing();
   EXPECT_EQ(SocketsIn(daemon.dir()), sockets);
 }
 
@@ -232,8 +230,7 @@ TEST_F(KataTest, WithoutATemplateOrAPoolTheAnswerSaysSo) {
   // As soon as there is one, the same client is served.
   ASSERT_TRUE(daemon.Init(1).ok());
   EXPECT_THAT(Ask(take).at("vms"), SizeIs(1));
-  EXPECT_TRUE(daemon.Destroy().ok());
-  daemon.ExpectNothingLeft();
+  daemon.ExpectDestroyLeavesNothing();
 }
 
 TEST_F(KataTest, TwentyClientsAtOnceNeverGetTheSameVm) {
@@ -259,8 +256,7 @@ TEST_F(KataTest, TwentyClientsAtOnceNeverGetTheSameVm) {
   EXPECT_EQ(listed, holders);
   clients.clear();
   EXPECT_TRUE(Eventually([&] { return OnlyThePool(daemon, 4); }, seconds(60)));
-  EXPECT_TRUE(daemon.Destroy().ok());
-  daemon.ExpectNothingLeft();
+  daemon.ExpectDestroyLeavesNothing();
 }
 
 TEST_F(KataTest, AHandedOverVmIsItsHoldersAlone) {
@@ -288,8 +284,7 @@ TEST_F(KataTest, AHandedOverVmIsItsHoldersAlone) {
     EXPECT_EQ(released.status.value, 0) << released.err;
     EXPECT_TRUE(Eventually([&] { return OnlyThePool(daemon, 1); })) << "it was released";
   }
-  EXPECT_TRUE(daemon.Destroy().ok());
-  daemon.ExpectNothingLeft();
+  daemon.ExpectDestroyLeavesNothing();
 }
 
 TEST_F(KataTest, ClientsThatDieOnTheWayLeaveNothing) {
@@ -301,8 +296,7 @@ TEST_F(KataTest, ClientsThatDieOnTheWayLeaveNothing) {
   EXPECT_NE(IdOf(clients.front()->vm()), "");
   for (const auto& client : clients) client->Kill();
   EXPECT_TRUE(Eventually([&] { return OnlyThePool(daemon, 2); }, seconds(60)));
-  EXPECT_TRUE(daemon.Destroy().ok());
-  daemon.ExpectNothingLeft();
+  daemon.ExpectDestroyLeavesNothing();
 }
 
 TEST_F(KataTest, AHandedOverVmOutlivesTheDaemonUntouched) {
@@ -328,8 +322,7 @@ TEST_F(KataTest, AHandedOverVmOutlivesTheDaemonUntouched) {
   EXPECT_THAT(daemon.Exec(kept, {"true"}, &ran).error_message(), HasSubstr("handed over"));
   holder.End();
   EXPECT_TRUE(Eventually([&] { return OnlyThePool(daemon, 1); }));
-  EXPECT_TRUE(daemon.Destroy().ok());
-  daemon.ExpectNothingLeft();
+  daemon.ExpectDestroyLeavesNothing();
 }
 
 TEST_F(KataTest, ConfigAndStatusTellOfThePool) {
@@ -357,8 +350,7 @@ TEST_F(KataTest, ConfigAndStatusTellOfThePool) {
     EXPECT_EQ(vm.at("memory"), mib);
   }
   EXPECT_EQ(pids, daemon.Vmms());
-  EXPECT_TRUE(daemon.Destroy().ok());
-  daemon.ExpectNothingLeft();
+  daemon.ExpectDestroyLeavesNothing();
 }
 
 TEST_F(KataTest, ConfigIsTheOperatorsVerbatim) {

@@ -75,8 +75,7 @@ TEST_F(RestartTest, AKilledDaemonLosesNothing) {
 
   EXPECT_FALSE(bystander->ended());
   EXPECT_TRUE(RunUntilDone(io_, bystander->Kill(After(seconds(10)))).has_value());
-  EXPECT_TRUE(daemon.Destroy().ok());
-  daemon.ExpectNothingLeft();
+  daemon.ExpectDestroyLeavesNothing();
 }
 
 TEST_F(RestartTest, StoppedVmmsCanBeReleasedAndDestroyed) {
@@ -88,8 +87,7 @@ TEST_F(RestartTest, StoppedVmmsCanBeReleasedAndDestroyed) {
   daemon.Start();
   EXPECT_TRUE(daemon.Release(released.vm().vm_id()).ok());
   EXPECT_EQ(Show(daemon, destroyed.vm().vm_id()).state(), api::VM_STATE_ASSIGNED);
-  EXPECT_TRUE(daemon.Destroy().ok());
-  daemon.ExpectNothingLeft();
+  daemon.ExpectDestroyLeavesNothing();
 }
 
 TEST_F(RestartTest, SigtermKeepsLeasedVmsAndEndsTheOthers) {
@@ -101,8 +99,7 @@ TEST_F(RestartTest, SigtermKeepsLeasedVmsAndEndsTheOthers) {
   EXPECT_TRUE(Eventually([&] { return daemon.Vmms() == kept; })) << daemon.log();
   daemon.Start();
   EXPECT_EQ(daemon.Shell(leased.vm().vm_id(), "echo here"), "here");
-  EXPECT_TRUE(daemon.Destroy().ok());
-  daemon.ExpectNothingLeft();
+  daemon.ExpectDestroyLeavesNothing();
 }
 
 TEST_F(RestartTest, WarmVmsAreKeptIfSoConfiguredAndWhenTheSocketIsTaken) {
@@ -125,8 +122,7 @@ TEST_F(RestartTest, WarmVmsAreKeptIfSoConfiguredAndWhenTheSocketIsTaken) {
   EXPECT_EQ(daemon.Vmms(), warm);
   daemon.Start();
   EXPECT_TRUE(warm.contains(static_cast<pid_t>(Acquired(daemon).vm().pid())));
-  EXPECT_TRUE(daemon.Destroy().ok());
-  daemon.ExpectNothingLeft();
+  daemon.ExpectDestroyLeavesNothing();
 }
 
 }  // namespace

@@ -16,8 +16,7 @@ class ServiceTest : public testing::Test {
     ASSERT_TRUE(status.ok()) << status.error_message();
   }
   static void TearDownTestSuite() {
-    EXPECT_TRUE(daemon_->Destroy().ok());
-    daemon_->ExpectNothingLeft();
+    daemon_->ExpectDestroyLeavesNothing();
     EXPECT_EQ(daemon_->Stop(), 0);
     delete daemon_;
   }

@@ -20,8 +20,7 @@ class WatchE2eTest : public testing::Test {
   }
   ~WatchE2eTest() override {
     context_->TryCancel();
-    EXPECT_TRUE(daemon_.Destroy().ok());
-    daemon_.ExpectNothingLeft();
+    daemon_.ExpectDestroyLeavesNothing();
   }
 
   api::ListVmsResponse List(api::VmState state = api::VM_STATE_UNSPECIFIED) {
