@@ -86,6 +86,7 @@ int Main(int argc, char** argv) {
                  "Only kill the daemon so often, with --pool VMs, half of them leased");
   app.add_flag("--endurance", arguments.endure,
                "No mischief: an open loop of acquires at 80% of the peak, minute by minute");
+  app.add_option("--rate", run.rate, "Of acquires per second, for --endurance, instead of that");
   app.add_flag("--keep", arguments.keep, "Keep the journals of a good run, too");
   app.add_option("--drop", run.drop, "A state write that the daemon loses, to see this fail");
   app.add_option("--check", arguments.check, "Only look again at the journals in this folder");

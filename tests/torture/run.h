@@ -24,6 +24,7 @@ struct RunOptions {
   bool real_vmms = false;
   std::filesystem::path image_dir;  // of the guest, with real VMMs
   std::filesystem::path root;       // an empty folder; everything is below it
+  double rate = 0;                  // of acquires per second (endurance); 0: 80% of the peak
   std::string drop;                 // a write that the daemon is to lose, to see the test fail
 };
 
