@@ -22,8 +22,8 @@ namespace hatchery::torture {
 namespace {
 
 constexpr auto kPatience = std::chrono::seconds(60);
-constexpr int kPeakClients = 64;  // more than it can serve at once
-constexpr int kPeakCalls = 6000;
+constexpr int kPeakClients = 64;   // more than it can serve at once
+constexpr int kPeakCalls = 18000;  // about a minute: hosts are faster and slower by the second
 constexpr double kOfPeak = 0.8;
 constexpr auto kWindow = std::chrono::minutes(1);
 
@@ -190,6 +190,10 @@ Result<void> Load(Site& site, const RunOptions& options) {
     return status.ok() ? "" : status.error_message();
   };
   const double peak = bench::RunClosedLoop(kPeakClients, kPeakCalls, one, never).Rate();
+  // Else the first minute is that of a pool that is empty.
+  if (const auto filled = op.Init(options.pool, kPatience); !filled.ok()) {
+    return Internal("init: " + filled.error_message());
+  }
   const double rate = options.rate > 0 ? options.rate : kOfPeak * peak;
   std::printf(
       "%d clients without a pause: %.0f acquires and releases per second; now %.0f, open loop\n",
