@@ -154,7 +154,7 @@ def use(vm, end):
     qmp.execute("cont")
     agent = Agent(vm["proxyURL"])
 
-    agent.call("grpc.AgentService", "ReseedRandomDev", pack_bytes(1, os.urandom(512)))
+    agent.call("grpc.AgentService", "ReseedRandomDev", pack_bytes(2, os.urandom(512)))
     now = time.time()
     agent.call("grpc.AgentService", "SetGuestDateTime",
                pack_number(1, int(now)) + pack_number(2, int(now % 1 * 1e6)))
