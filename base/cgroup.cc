@@ -232,7 +232,9 @@ void Cgroups::RemoveParent() const {
 Result<std::vector<UniqueFd>> OpenMembers(const std::vector<fs::path>& folders) {
   std::vector<UniqueFd> opened;
   for (const auto& folder : folders) {
-    const auto file = folder / "cgroup.procs";
+    std::error_code ignored;
+    const auto tasks = folder / "tasks";
+    const auto file = fs::exists(tasks, ignored) ? tasks : folder / "cgroup.procs";
     opened.emplace_back(::open(file.c_str(), O_WRONLY | O_CLOEXEC));
     if (!opened.back()) return ErrnoError(errno, "opening " + file.string());
   }

@@ -75,7 +75,10 @@ struct CgroupSetting {
 std::vector<CgroupSetting> SettingsOf(Cgroups::Version version, std::string_view controller,
                                       const CgroupLimits& limits);
 
-// cgroup.procs of each folder, open for writing, for those who are to enter.
+// The file of each folder, open for writing, by which a process that has one thread enters: it
+// writes "0". Under version 1 that is `tasks`: a whole process enters by `cgroup.procs`, for which
+// the kernel waits for an RCU grace period, some 10 ms in which nobody on the host can make or
+// remove a group, fork or execute.
 Result<std::vector<UniqueFd>> OpenMembers(const std::vector<std::filesystem::path>& folders);
 
 // SIGKILL to every member. They may take a moment to be gone.

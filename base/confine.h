@@ -2,7 +2,7 @@
 // it, for all who start such programs. Included by a launcher and by a library in somebody else's
 // process: system calls only, no C++ runtime, no allocation, no output but Complain()'s.
 //
-// The order is: Drop(), the descriptors, Limit(), Enter() and the program. Each returns null, or
+// The order is: Drop(), Enter(), the descriptors, Limit() and the program. Each returns null, or
 // says what it could not do, with errno set; the process is then to end with kExitCode.
 #pragma once
 
@@ -31,7 +31,7 @@ struct Description {
   std::uint32_t group[kMaxGroups];
   std::uint32_t no_new_privileges;
   std::uint32_t cgroups;
-  std::int32_t cgroup[kMaxCgroups];  // open cgroup.procs files
+  std::int32_t cgroup[kMaxCgroups];  // open files of OpenMembers(), base/cgroup.h
   std::uint64_t core_size, open_files, processes;
 };
 
@@ -70,8 +70,8 @@ inline const char* Drop(const Description& d) {
   return nullptr;
 }
 
-// The whole process, and closes the descriptors. They were opened by who may do this: what the
-// process itself may does not matter. Takes the kernel milliseconds under version 1.
+// The calling thread, which is to be the only one, and closes the descriptors. They were opened by
+// who may do this: what the process itself may does not matter.
 inline const char* Enter(const Description& d) {
   for (std::uint32_t i = 0; i < d.cgroups; ++i) {
     if (write(d.cgroup[i], "0", 1) != 1) return "entering its control group";

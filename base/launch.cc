@@ -48,10 +48,10 @@ int main(int argc, char** argv) {
     Complain(2, "a program", "hatchery-launch is hatcheryd's own");
     return kExitCode;
   }
-  CloseAllBut(argv[2]);
   const char* failed = Drop(description);
-  if (failed == nullptr) failed = Limit(description);
   if (failed == nullptr) failed = Enter(description);
+  CloseAllBut(argv[2]);
+  if (failed == nullptr) failed = Limit(description);
   if (failed == nullptr) {
     execve(argv[3], argv + 4, environ);
     failed = "running it as its user";

@@ -59,8 +59,8 @@ class Isolation {
   // Nobody watches the VMM any more; it may live on.
   void Abandon(const Cell& cell, ProcessIdentity process);
 
-  // What the VMM's process is started with. `members` are the cell's open cgroup.procs files, which
-  // must stay open until it was started.
+  // What the VMM's process is started with. `members` are the cell's groups, open to be entered,
+  // which must stay open until it was started.
   struct Confined {
     std::vector<UniqueFd> members;
     Confinement confinement;

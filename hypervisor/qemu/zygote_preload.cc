@@ -109,10 +109,7 @@ void Show(const Request& request, const Room& room) {
   if (request.header.huge_pages == 0) prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);
   if (chdir(request.cwd) != 0) _exit(kCannotStart);
   if (request.header.confined != 0) {
-    // Limit() ends where descriptors may be; and nobody is to wait for Enter(): the answer is out.
-    const auto& description = request.header.confinement;
-    const char* failed = hatchery::confine::Limit(description);
-    if (failed == nullptr) failed = hatchery::confine::Enter(description);
+    const char* const failed = hatchery::confine::Limit(request.header.confinement);
     if (failed != nullptr) {
       hatchery::confine::Complain(2, request.arguments, failed);
       _exit(hatchery::confine::kExitCode);
@@ -153,12 +150,35 @@ void Answer(int32_t value, int pidfd) {
   (void)sendmsg(request_socket, &message, MSG_NOSIGNAL);
 }
 
-// What the process is to give up, done by the one in between: it has one thread, and the program's
-// fork handlers may give the process itself another. False after a complaint.
-bool Confine(const Request& request) {
+// Takes the files of the groups to enter out of what the process itself is to have, and puts their
+// descriptors into the description. False if one did not come along.
+bool TakeCgroups(Request& request) {
+  auto& description = request.header.confinement;
+  for (uint32_t i = 0; i < description.cgroups; ++i) {
+    uint32_t at = 0;
+    while (at < request.header.descriptors && request.targets[at] != description.cgroup[i]) ++at;
+    if (at == request.header.descriptors) return false;
+    description.cgroup[i] = request.descriptors[at];
+    const uint32_t last = --request.header.descriptors;
+    request.descriptors[at] = request.descriptors[last];
+    request.targets[at] = request.targets[last];
+  }
+  return true;
+}
+
+// What the process is to give up, and the groups it is to be in, done by the one in between: it has
+// one thread, and the program's fork handlers may give the process itself another. False after a
+// complaint, with errno set.
+bool Confine(Request& request) {
   if (request.header.confined == 0) return true;
-  const auto& description = request.header.confinement;
-  const char* const failed = hatchery::confine::Drop(description);
+  const char* failed = nullptr;
+  if (TakeCgroups(request)) {
+    failed = hatchery::confine::Drop(request.header.confinement);
+    if (failed == nullptr) failed = hatchery::confine::Enter(request.header.confinement);
+  } else {
+    errno = EINVAL;
+    failed = "finding its control group";
+  }
   if (failed == nullptr) return true;
   const int error = errno;
   for (uint32_t i = 0; i < request.header.descriptors; ++i) {

@@ -112,6 +112,17 @@ TEST_F(FakeTree, NoneIsSaid) {
   EXPECT_EQ(Open("0::/\n").error().code, Code::kUnimplemented);
 }
 
+// A process would be waited for, by everybody who forks: see OpenMembers().
+TEST_F(FakeTree, AThreadEntersUnderVersion1) {
+  Write("memory/vm-1/cgroup.procs");
+  Write("memory/vm-1/tasks");
+  const auto members = OpenMembers({root_ / "memory/vm-1"});
+  ASSERT_TRUE(members.has_value()) << ToString(members.error());
+  ASSERT_TRUE(WriteAll(members->at(0).get(), "0").has_value());
+  EXPECT_EQ(Read("memory/vm-1/tasks"), "0");
+  EXPECT_EQ(Read("memory/vm-1/cgroup.procs"), "");
+}
+
 TEST_F(FakeTree, AGroupThatIsNotThereCannotBeEntered) {
   const auto members = OpenMembers({root_ / "none"});
   ASSERT_FALSE(members.has_value());
