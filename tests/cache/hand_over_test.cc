@@ -19,7 +19,7 @@ class HandOverTest : public CacheFixture {
   }
 
   AcquireParams Params() {
-    return {.term = {LeaseTerm::Kind::kCaller}, .caller = client_.caller(), .hand_over = true};
+    return {.term = {LeaseTerm::Kind::kCaller}, .hand_over = true, .caller = client_.caller()};
   }
   VmPtr Take() {
     auto taken = Acquire(Params());
@@ -186,6 +186,29 @@ TEST_F(HandOverTest, SaysWhatWasHotAdded) {
   EXPECT_EQ(taken->handover->hot_vcpus, (std::vector<std::string>{"cpu-0", "cpu-1"}));
   EXPECT_EQ(taken->offline_vcpus, 0u) << "its guest has had them online since it was warmed";
   EXPECT_EQ(taken->vm->record.vcpus(), 3u);
+}
+
+TEST_F(HandOverTest, SaysWhatItsGuestHasYetToBringOnline) {
+  Finish();
+  settings_.put_off = {.quiet = kLong, .refill = kLong, .destroy = {}};  // no refill in between
+  Begin();
+  ASSERT_TRUE(Init(1).has_value());
+  ASSERT_TRUE(Run(cache().pools().Set("default", 3, Bytes::MiB(256), 1, After(kLong))).has_value());
+  ASSERT_TRUE(Fill().has_value());
+  auto params = Params();
+  params.vcpus = 3;
+  params.memory = Bytes::MiB(256);
+  const auto own = Acquire(params);
+  ASSERT_TRUE(own.has_value()) << ToString(own.error());
+  EXPECT_EQ(own->offline_vcpus, 0u);
+  // Its pool is empty: this one comes from that of the template's shape, and stands still.
+  const auto grown = Acquire(params);
+  ASSERT_TRUE(grown.has_value()) << ToString(grown.error());
+  EXPECT_EQ(grown->source, Source::kPool);
+  EXPECT_EQ(grown->handover->hot_vcpus, (std::vector<std::string>{"cpu-0", "cpu-1"}));
+  EXPECT_EQ(grown->offline_vcpus, 2u);
+  EXPECT_EQ(grown->vm->record.vcpus(), 3u);
+  EXPECT_EQ(Bytes(grown->vm->record.memory_bytes()), Bytes::MiB(256));
 }
 
 TEST_F(HandOverTest, IsNotForRepeats) {
