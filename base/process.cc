@@ -259,8 +259,7 @@ Result<std::vector<std::string>> ThroughLauncher(const SpawnRequest& request) {
     constexpr std::string_view kDigits = "0123456789abcdef";
     digits += {kDigits[bytes[i] >> 4], kDigits[bytes[i] & 0xf]};
   }
-  std::set<int> kept(request.inherit.begin(), request.inherit.end());
-  kept.insert(request.confinement->cgroups.begin(), request.confinement->cgroups.end());
+  const std::set<int> kept(request.inherit.begin(), request.inherit.end());
   std::string descriptors;
   for (const int fd : kept) descriptors += std::to_string(fd) + ",";
   std::vector<std::string> argv = {launcher, digits, descriptors, program};

@@ -26,6 +26,16 @@ class HandOverTest : public CacheFixture {
     EXPECT_TRUE(taken.has_value()) << ToString(taken.error());
     return taken ? taken->vm : nullptr;
   }
+  // Fills the template's pool and one of larger VMs; what asks for one of those.
+  AcquireParams FillLargerPool() {
+    EXPECT_TRUE(
+        Run(cache().pools().Set("default", 3, Bytes::MiB(256), 1, After(kLong))).has_value());
+    EXPECT_TRUE(Fill().has_value());
+    auto params = Params();
+    params.vcpus = 3;
+    params.memory = Bytes::MiB(256);
+    return params;
+  }
   void EndClient() { ASSERT_TRUE(Run(client_.End()).has_value()); }
 
   ClientProcess client_{outside_.io.get_executor()};
@@ -175,12 +185,7 @@ TEST_F(HandOverTest, ClonesWhereThePoolIsEmptyAndMakesTheCloneUnique) {
 
 TEST_F(HandOverTest, SaysWhatWasHotAdded) {
   ASSERT_TRUE(Init(0).has_value());
-  ASSERT_TRUE(Run(cache().pools().Set("default", 3, Bytes::MiB(256), 1, After(kLong))).has_value());
-  ASSERT_TRUE(Fill().has_value());
-  auto params = Params();
-  params.vcpus = 3;
-  params.memory = Bytes::MiB(256);
-  const auto taken = Acquire(params);
+  const auto taken = Acquire(FillLargerPool());
   ASSERT_TRUE(taken.has_value()) << ToString(taken.error());
   EXPECT_EQ(taken->handover->vcpus, 1u);
   EXPECT_EQ(taken->handover->hot_vcpus, (std::vector<std::string>{"cpu-0", "cpu-1"}));
@@ -193,11 +198,7 @@ TEST_F(HandOverTest, SaysWhatItsGuestHasYetToBringOnline) {
   settings_.put_off = {.quiet = kLong, .refill = kLong, .destroy = {}};  // no refill in between
   Begin();
   ASSERT_TRUE(Init(1).has_value());
-  ASSERT_TRUE(Run(cache().pools().Set("default", 3, Bytes::MiB(256), 1, After(kLong))).has_value());
-  ASSERT_TRUE(Fill().has_value());
-  auto params = Params();
-  params.vcpus = 3;
-  params.memory = Bytes::MiB(256);
+  const auto params = FillLargerPool();
   const auto own = Acquire(params);
   ASSERT_TRUE(own.has_value()) << ToString(own.error());
   EXPECT_EQ(own->offline_vcpus, 0u);
