@@ -29,8 +29,8 @@ struct Confinement {
   // Limits that it cannot raise again. Processes are counted over all of one user id, so that makes
   // sense only with an id of its own.
   std::optional<std::uint64_t> core_size, open_files, processes;
-  // The control groups that it enters, as OpenMembers() opens them; at most 4. They do not stay open
-  // in the child.
+  // The control groups that it enters, as OpenMembers() opens them; at most 4. They do not stay
+  // open in the child.
   std::vector<int> cgroups;
 };
 
