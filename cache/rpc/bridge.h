@@ -35,7 +35,8 @@ namespace hatchery::cache::rpc {
 
 // What unary and streaming calls share: the coroutine's cancellation and the object's lifetime. The
 // object lives until gRPC is done with it (OnDone) and the coroutine's frames are gone: the handler
-// memory of the cancellation signal is in use while they unwind.
+// memory of the cancellation signal is in use while they unwind. It may end on either's thread:
+// what it holds is not the loop's.
 template <class Reactor>
 class CallBase : public Reactor {
  public:
@@ -95,7 +96,8 @@ class CallBase : public Reactor {
 template <class Reply>
 class UnaryCall final : public CallBase<grpc::ServerUnaryReactor> {
  public:
-  // Called on the loop if the answer was made but did not reach the client.
+  // Called on the loop if the answer was made but did not reach the client. Holds what any thread
+  // may let go: a VM only weakly.
   using Undelivered = std::function<void()>;
 
   // `make` is called on the loop with the caller and returns the handler's coroutine.
@@ -180,6 +182,10 @@ class StreamCall final : public CallBase<grpc::ServerWriteReactor<Message>> {
     return call;
   }
 
+  // The notifier is the loop's.
+  void OnDone() override {
+    asio::post(Base::executor_, [this] { Base::Unref(); });
+  }
   void OnWriteDone(bool ok) override {
     Base::Ref();
     asio::post(Base::executor_, [this, ok] {

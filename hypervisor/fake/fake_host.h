@@ -4,6 +4,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <deque>
@@ -108,6 +109,8 @@ class FakeHost {
   std::vector<Stray> strays;
   // What Vm::Supports() denies.
   std::set<std::pair<Resource, Operation>> unsupported;
+  // Vm objects that were destroyed on another thread than the one that made them: the loop's.
+  std::atomic<std::size_t> ended_elsewhere = 0;
 
   // For the driver and its VMs.
   const Executor& executor() const { return executor_; }

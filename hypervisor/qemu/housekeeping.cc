@@ -29,18 +29,21 @@ struct Housekeeping::State : std::enable_shared_from_this<State> {
     });
   }
 
-  void Look() {
-    isolation->RetryRemovals();
-    std::erase_if(instances, [](const auto& instance) { return instance.expired(); });
-    for (const auto& weak : instances) {
-      const auto instance = weak.lock();
-      if (!instance->process) continue;
-      for (const auto& log : {ConsoleLog(instance->config), VmmLog(instance->config)}) {
-        if (auto kept = KeepNewest(log, log_limit); !kept) {
-          log::Warning({.vm = instance->config.id.str()}, kept.error().message);
-        }
+  void BoundLogs(const VmConfig& config) const {
+    for (const auto& log : {ConsoleLog(config), VmmLog(config)}) {
+      if (auto kept = KeepNewest(log, log_limit); !kept) {
+        log::Warning({.vm = config.id.str()}, kept.error().message);
       }
     }
+  }
+
+  void Look() {
+    isolation->RetryRemovals();
+    std::erase_if(instances, [this](const auto& weak) {
+      const auto instance = weak.lock();
+      if (instance && instance->process) BoundLogs(instance->config);
+      return !instance;
+    });
     if (!instances.empty() || isolation->removals_pending()) Wait();
   }
 };

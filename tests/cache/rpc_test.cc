@@ -108,6 +108,26 @@ TEST_F(RpcTest, AHandleSaysWhatIsUsableAndWhatIsPending) {
   EXPECT_EQ(got.vm().memory_bytes(), Bytes::MiB(384).count());
 }
 
+// Whoever is last to hold it: a release can be faster than the end of its acquire on gRPC's thread.
+TEST_F(RpcTest, VmsEndOnTheLoop) {
+  ASSERT_TRUE(InitFactory(4).ok());
+  std::vector<std::jthread> clients;
+  for (int i = 0; i < 16; ++i) {
+    clients.emplace_back([this] {
+      for (int round = 0; round < 250; ++round) {
+        api::AcquireResponse acquired;
+        EXPECT_TRUE(Acquire({}, &acquired).ok());
+        api::ReleaseRequest release;
+        release.set_vm_id(acquired.vm().vm_id());
+        api::ReleaseResponse released;
+        EXPECT_TRUE(cache_stub_->Release(Context().get(), release, &released).ok());
+      }
+    });
+  }
+  clients.clear();
+  EXPECT_EQ(outside_.host.ended_elsewhere, 0u);
+}
+
 TEST_F(RpcTest, ABadFieldIsNamedInTheDetails) {
   ASSERT_TRUE(InitFactory(1).ok());
   api::AcquireRequest request;
