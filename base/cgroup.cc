@@ -234,9 +234,10 @@ Result<std::vector<UniqueFd>> OpenMembers(const std::vector<fs::path>& folders) 
   for (const auto& folder : folders) {
     std::error_code ignored;
     const auto tasks = folder / "tasks";
-    const auto file = fs::exists(tasks, ignored) ? tasks : folder / "cgroup.procs";
-    opened.emplace_back(::open(file.c_str(), O_WRONLY | O_CLOEXEC));
-    if (!opened.back()) return ErrnoError(errno, "opening " + file.string());
+    const bool v1 = fs::exists(tasks, ignored);
+    const auto& path = v1 ? tasks : folder;
+    opened.emplace_back(::open(path.c_str(), (v1 ? O_WRONLY : O_RDONLY | O_DIRECTORY) | O_CLOEXEC));
+    if (!opened.back()) return ErrnoError(errno, "opening " + path.string());
   }
   return opened;
 }

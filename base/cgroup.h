@@ -75,10 +75,11 @@ struct CgroupSetting {
 std::vector<CgroupSetting> SettingsOf(Cgroups::Version version, std::string_view controller,
                                       const CgroupLimits& limits);
 
-// The file of each folder, open for writing, by which a process that has one thread enters: it
-// writes "0". Under version 1 that is `tasks`: a whole process enters by `cgroup.procs`, for which
-// the kernel waits for an RCU grace period, some 10 ms in which nobody on the host can make or
-// remove a group, fork or execute.
+// What a process that has one thread enters each folder by; confine::Enter() does it. Under version
+// 1 that is `tasks`, open for writing: a whole process enters by `cgroup.procs`, for which the
+// kernel waits for an RCU grace period, some 10 ms in which nobody on the host can make or remove a
+// group, fork or execute. Under version 2 it is the folder: a process that is made in it by
+// clone3(2) spares that wait, one that enters later does not.
 Result<std::vector<UniqueFd>> OpenMembers(const std::vector<std::filesystem::path>& folders);
 
 // SIGKILL to every member. They may take a moment to be gone.

@@ -2,14 +2,16 @@
 // it, for all who start such programs. Included by a launcher and by a library in somebody else's
 // process: system calls only, no C++ runtime, no allocation, no output but Complain()'s.
 //
-// The order is: Drop(), Enter(), the descriptors, Limit() and the program. Each returns null, or
+// The order is: Enter(), Drop(), the descriptors, Limit() and the program. Each returns null, or
 // says what it could not do, with errno set; the process is then to end with kExitCode.
 #pragma once
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -31,7 +33,7 @@ struct Description {
   std::uint32_t group[kMaxGroups];
   std::uint32_t no_new_privileges;
   std::uint32_t cgroups;
-  std::int32_t cgroup[kMaxCgroups];  // open files of OpenMembers(), base/cgroup.h
+  std::int32_t cgroup[kMaxCgroups];  // what OpenMembers() opened, base/cgroup.h
   std::uint64_t core_size, open_files, processes;
 };
 
@@ -53,6 +55,26 @@ inline const char* Limit(const Description& d) {
   return nullptr;
 }
 
+// Whether it is version 2's group.
+inline bool IsFolder(int fd) {
+  struct stat info{};
+  return fstat(fd, &info) == 0 && S_ISDIR(info.st_mode);
+}
+
+// The calling thread, which is to be the only one, and closes the descriptors.
+inline const char* Enter(const Description& d) {
+  for (std::uint32_t i = 0; i < d.cgroups; ++i) {
+    int file = d.cgroup[i];
+    if (IsFolder(file)) {
+      file = openat(d.cgroup[i], "cgroup.procs", O_WRONLY | O_CLOEXEC);
+      close(d.cgroup[i]);
+    }
+    if (file < 0 || write(file, "0", 1) != 1) return "entering its control group";
+    close(file);
+  }
+  return nullptr;
+}
+
 // Of the calling thread alone: there must be no other yet.
 inline const char* Drop(const Description& d) {
   if (d.change_ids != 0) {
@@ -66,16 +88,6 @@ inline const char* Drop(const Description& d) {
   }
   if (d.no_new_privileges != 0 && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) {
     return "giving up new privileges";
-  }
-  return nullptr;
-}
-
-// The calling thread, which is to be the only one, and closes the descriptors. They were opened by
-// who may do this: what the process itself may does not matter.
-inline const char* Enter(const Description& d) {
-  for (std::uint32_t i = 0; i < d.cgroups; ++i) {
-    if (write(d.cgroup[i], "0", 1) != 1) return "entering its control group";
-    close(d.cgroup[i]);
   }
   return nullptr;
 }

@@ -48,8 +48,8 @@ int main(int argc, char** argv) {
     Complain(2, "a program", "hatchery-launch is hatcheryd's own");
     return kExitCode;
   }
-  const char* failed = Drop(description);
-  if (failed == nullptr) failed = Enter(description);
+  const char* failed = Enter(description);
+  if (failed == nullptr) failed = Drop(description);
   CloseAllBut(argv[2]);
   if (failed == nullptr) failed = Limit(description);
   if (failed == nullptr) {

@@ -6,6 +6,7 @@
 // It lives in somebody else's process: no C++ runtime, no allocation but in the copies, no output.
 #include <dlfcn.h>
 #include <fcntl.h>
+#include <linux/sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -150,8 +151,8 @@ void Answer(int32_t value, int pidfd) {
   (void)sendmsg(request_socket, &message, MSG_NOSIGNAL);
 }
 
-// Takes the files of the groups to enter out of what the process itself is to have, and puts their
-// descriptors into the description. False if one did not come along.
+// Takes what the groups to enter are entered by out of what the process itself is to have, and puts
+// the descriptors into the description. False if one did not come along.
 bool TakeCgroups(Request& request) {
   auto& description = request.header.confinement;
   for (uint32_t i = 0; i < description.cgroups; ++i) {
@@ -159,26 +160,41 @@ bool TakeCgroups(Request& request) {
     while (at < request.header.descriptors && request.targets[at] != description.cgroup[i]) ++at;
     if (at == request.header.descriptors) return false;
     description.cgroup[i] = request.descriptors[at];
+    // All stay in the list, for Wait() to close.
     const uint32_t last = --request.header.descriptors;
     request.descriptors[at] = request.descriptors[last];
+    request.descriptors[last] = description.cgroup[i];
     request.targets[at] = request.targets[last];
   }
   return true;
 }
 
-// What the process is to give up, and the groups it is to be in, done by the one in between: it has
-// one thread, and the program's fork handlers may give the process itself another. False after a
-// complaint, with errno set.
-bool Confine(Request& request) {
-  if (request.header.confined == 0) return true;
-  const char* failed = nullptr;
-  if (TakeCgroups(request)) {
-    failed = hatchery::confine::Drop(request.header.confinement);
-    if (failed == nullptr) failed = hatchery::confine::Enter(request.header.confinement);
-  } else {
-    errno = EINVAL;
-    failed = "finding its control group";
+// The one in between, as fork(2) but without the program's fork handlers: QEMU's would start a
+// thread. Under version 2 it is made in its group, which spares the wait that entering would be.
+pid_t MakeBetween(hatchery::confine::Description& description) {
+  if (description.cgroups == 1 && hatchery::confine::IsFolder(description.cgroup[0])) {
+    clone_args into{};
+    into.flags = CLONE_INTO_CGROUP;
+    into.exit_signal = SIGCHLD;
+    into.cgroup = static_cast<uint64_t>(description.cgroup[0]);
+    const auto pid = static_cast<pid_t>(syscall(SYS_clone3, &into, sizeof(into)));
+    if (pid == 0) {
+      close(description.cgroup[0]);
+      description.cgroups = 0;
+    }
+    // Refused like this by seccomp filters of containers.
+    if (pid >= 0 || errno != ENOSYS) return pid;
   }
+  return static_cast<pid_t>(syscall(SYS_clone, SIGCHLD, nullptr, nullptr, nullptr, 0));
+}
+
+// The groups that the process is to be in, and what it is to give up, done by the one in between:
+// it has one thread, and the program's fork handlers may give the process itself another. False
+// after a complaint, with errno set.
+bool Confine(const Request& request) {
+  if (request.header.confined == 0) return true;
+  const char* failed = hatchery::confine::Enter(request.header.confinement);
+  if (failed == nullptr) failed = hatchery::confine::Drop(request.header.confinement);
   if (failed == nullptr) return true;
   const int error = errno;
   for (uint32_t i = 0; i < request.header.descriptors; ++i) {
@@ -190,11 +206,12 @@ bool Confine(Request& request) {
 }
 
 // Starts the process from one in between that ends at once, so that it becomes the child of who
-// asked, not ours. The one in between is made without the program's fork handlers (QEMU's would
-// start a thread), the process itself with them.
+// asked, not ours. Unlike the one in between, it is made with the program's fork handlers.
 void Start(Request& request, int argc, char** argv, char** environment) {
-  const auto between =
-      static_cast<pid_t>(syscall(SYS_clone, SIGCHLD, nullptr, nullptr, nullptr, 0));
+  auto& confinement = request.header.confinement;
+  if (request.header.confined == 0) confinement.cgroups = 0;
+  if (!TakeCgroups(request)) return Answer(-EINVAL, -1);
+  const pid_t between = MakeBetween(confinement);
   if (between < 0) return Answer(-errno, -1);
   if (between > 0) {
     while (waitpid(between, nullptr, 0) < 0 && errno == EINTR) {

@@ -5,6 +5,7 @@
 
 #include <fstream>
 
+#include "base/confine.h"
 #include "base/files.h"
 
 namespace hatchery {
@@ -123,11 +124,25 @@ TEST_F(FakeTree, AThreadEntersUnderVersion1) {
   EXPECT_EQ(Read("memory/vm-1/cgroup.procs"), "");
 }
 
+// The folder is what clone3(2) makes a process in; who cannot be made there writes to its file.
+TEST_F(FakeTree, AFolderIsEnteredUnderVersion2) {
+  Write("a/vm-1/cgroup.procs");
+  auto members = OpenMembers({root_ / "a/vm-1"});
+  ASSERT_TRUE(members.has_value()) << ToString(members.error());
+  confine::Description description{};
+  description.cgroups = 1;
+  description.cgroup[0] = members->at(0).Release();
+  ASSERT_TRUE(confine::IsFolder(description.cgroup[0]));
+  EXPECT_EQ(confine::Enter(description), nullptr);
+  EXPECT_EQ(Read("a/vm-1/cgroup.procs"), "0");
+  EXPECT_EQ(::fcntl(description.cgroup[0], F_GETFD), -1) << "still open";
+}
+
 TEST_F(FakeTree, AGroupThatIsNotThereCannotBeEntered) {
   const auto members = OpenMembers({root_ / "none"});
   ASSERT_FALSE(members.has_value());
   EXPECT_EQ(members.error().code, Code::kNotFound);
-  EXPECT_THAT(members.error().message, HasSubstr("none/cgroup.procs"));
+  EXPECT_THAT(members.error().message, HasSubstr("none"));
   EXPECT_TRUE(RemoveCgroup({root_ / "none"}).has_value());
 }
 
@@ -169,7 +184,9 @@ TEST(RealCgroups, LimitHoldKillAndGo) {
   ASSERT_TRUE(members.has_value());
   const pid_t child = ::fork();
   if (child == 0) {
-    for (const auto& fd : *members) (void)!::write(fd.get(), "0", 1);
+    confine::Description description{};
+    for (const auto& fd : *members) description.cgroup[description.cgroups++] = fd.get();
+    (void)confine::Enter(description);
     for (;;) ::pause();
   }
   const auto file = "/proc/" + std::to_string(child) + "/cgroup";

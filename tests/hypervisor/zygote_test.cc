@@ -3,11 +3,14 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <signal.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <optional>
 #include <sstream>
 
+#include "base/cgroup.h"
 #include "base/files.h"
 #include "base/run.h"
 #include "hypervisor/qemu/zygote_protocol.h"
@@ -190,6 +193,15 @@ class ConfinedTest : public ZygoteTest, public testing::WithParamInterface<bool>
 
 INSTANTIATE_TEST_SUITE_P(Both, ConfinedTest, testing::Bool());
 
+std::optional<fs::path> Version2Root() {
+  std::istringstream mounts(ReadFile("/proc/self/mounts").value());
+  std::string device, place, type, rest;
+  while (mounts >> device >> place >> type && std::getline(mounts, rest)) {
+    if (type == "cgroup2") return place;
+  }
+  return std::nullopt;
+}
+
 TEST_P(ConfinedTest, CannotGainPrivilegesOrDumpItsMemory) {
   auto request = Shell("cat /proc/self/status; ulimit -c; ulimit -n");
   request.confinement->core_size = 0;
@@ -258,6 +270,25 @@ TEST_P(ConfinedTest, EntersItsControlGroupsFirst) {
                        std::to_string(fd.get()) + " || echo closed");
   request.confinement->cgroups = {fd.get()};
   EXPECT_EQ(OutputOf(request), "0closed\n");
+}
+
+// On the host's own version 2 groups; one that has none, or none for us, has nothing to enter.
+TEST_P(ConfinedTest, IsInItsVersion2Group) {
+  const std::string name = "hatchery-test-" + std::to_string(::getpid());
+  const auto root = Version2Root();
+  if (!root || ::mkdir((*root / name).c_str(), 0755) != 0) return;
+  {
+    const auto members = OpenMembers({*root / name});
+    ASSERT_TRUE(members.has_value()) << ToString(members.error());
+    const int folder = members->at(0).get();
+    auto request = Shell("cat /proc/self/cgroup; test -e /proc/$$/fd/" + std::to_string(folder) +
+                         " || echo closed");
+    request.confinement->cgroups = {folder};
+    EXPECT_THAT(OutputOf(request), testing::HasSubstr("0::/" + name + "\nclosed\n"));
+    EXPECT_EQ(Zygotes().size(), GetParam() ? 1u : 0u) << "not by the way that was asked for";
+  }
+  while (!RemoveCgroup({*root / name})) {
+  }
 }
 
 TEST_P(ConfinedTest, SaysWhatItCouldNotDo) {
