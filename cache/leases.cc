@@ -376,8 +376,9 @@ Task<Acquired> Leases::HandOver(const VmPtr& vm, std::uint32_t vcpus, Bytes memo
   co_return acquired;
 }
 
-void Leases::Undelivered(const VmPtr& vm) {
-  if (!vm->lease) return;
+void Leases::Undelivered(const std::weak_ptr<VmEntry>& weak) {
+  const VmPtr vm = weak.lock();
+  if (!vm || !vm->lease) return;
   const std::string key = RequestKey(vm->tenant(), vm->request);
   // A retry may have got the VM meanwhile: then it is in use.
   auto* const request = vm->request.empty() ? nullptr : requests_.Find(key);

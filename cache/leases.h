@@ -85,8 +85,9 @@ class Leases {
   Task<Acquired> Acquire(AcquireParams params, Deadline deadline);
 
   // The reply to an acquire did not reach its caller: takes the VM back, unless another call with
-  // the same request id was answered with it.
-  void Undelivered(const VmPtr& vm);
+  // the same request id was answered with it. Weak, because what waits for this to happen is let go
+  // on any thread; nothing is done for a VM that is gone.
+  void Undelivered(const std::weak_ptr<VmEntry>& weak);
 
   // Begins the lease's time to live anew, with another one if given; also when it has lapsed
   // already. kNotFound when there is no such VM, kFailedPrecondition when it has no time to live.

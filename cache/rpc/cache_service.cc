@@ -30,9 +30,7 @@ Task<api::AcquireResponse> HandleAcquire(cache::Cache& cache, Caller caller,
   params->caller = std::move(caller);
   ASSIGN_OR_CO_RETURN(const auto acquired,
                       co_await cache.leases().Acquire(*std::move(params), deadline));
-  *undelivered = [&cache, weak = std::weak_ptr(acquired.vm)] {
-    if (const auto vm = weak.lock()) cache.leases().Undelivered(vm);
-  };
+  *undelivered = [&cache, vm = std::weak_ptr(acquired.vm)] { cache.leases().Undelivered(vm); };
   api::AcquireResponse reply;
   *reply.mutable_vm() = rpc::ToApi(*acquired.vm, cache);
   reply.set_source(ToApi(acquired.source));

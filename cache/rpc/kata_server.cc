@@ -47,9 +47,7 @@ Task<wire::GrpcVM> HandleGetBaseVm(cache::Cache& cache, AcquireParams params, De
   ASSIGN_OR_CO_RETURN(const auto acquired,
                       co_await cache.leases().Acquire(std::move(params), deadline));
   const VmPtr vm = acquired.vm;
-  *undelivered = [&cache, weak = std::weak_ptr(vm)] {
-    if (const auto undelivered_vm = weak.lock()) cache.leases().Undelivered(undelivered_vm);
-  };
+  *undelivered = [&cache, weak = std::weak_ptr(vm)] { cache.leases().Undelivered(weak); };
   const auto endpoints = vm->machine->vm->endpoints();
   wire::GrpcVM reply;
   reply.set_id(vm->record.id());

@@ -142,7 +142,7 @@ TEST_F(FakeTree, AGroupThatIsNotThereCannotBeEntered) {
   const auto members = OpenMembers({root_ / "none"});
   ASSERT_FALSE(members.has_value());
   EXPECT_EQ(members.error().code, Code::kNotFound);
-  EXPECT_THAT(members.error().message, HasSubstr("none"));
+  EXPECT_THAT(members.error().message, HasSubstr("opening " + (root_ / "none").string()));
   EXPECT_TRUE(RemoveCgroup({root_ / "none"}).has_value());
 }
 
