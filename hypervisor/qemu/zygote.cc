@@ -96,9 +96,10 @@ Result<Started> Receive(int socket) {
   if (value < 0) return ErrnoError(-value, "starting a process from the zygote");
   const cmsghdr* const rights = CMSG_FIRSTHDR(&header);
   if (rights == nullptr) {
-    // There was no descriptor left to take it with. Nobody else knows the process, which has the
-    // pid until it is reaped.
+    // There was no descriptor left to take it with. It is our child, and has the pid until we reap
+    // it.
     ::kill(value, SIGKILL);
+    ::waitpid(value, nullptr, 0);
     return ResourceExhausted("no descriptor is left for a process from the zygote");
   }
   int pidfd = -1;

@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -29,6 +30,7 @@ Main program_main = nullptr;
 
 constexpr int kCannotStart = 127;
 int request_socket = -1;
+int32_t* outcome = nullptr;  // what the one in between tells us: a pid or a negative errno
 
 struct Request {
   RequestHeader header;
@@ -90,6 +92,7 @@ void Show(const Request& request, const Room& room) {
 // In the new process: becomes what was asked for. Does not return.
 [[noreturn]] void Run(Request& request, const Room& room, char** environment) {
   close(request_socket);
+  munmap(outcome, sizeof(*outcome));
   const int count = static_cast<int>(request.header.descriptors);
   // First out of each other's way, above all places where they belong.
   int parking = 0;
@@ -133,7 +136,17 @@ void Show(const Request& request, const Room& room) {
   exit(program_main(arguments, own, environment));
 }
 
-void Answer(int32_t value, int pidfd) {
+// The pid that was made, or the negative errno.
+void Answer(int32_t value) {
+  int pidfd = -1;
+  if (value > 0) {
+    pidfd = static_cast<int>(syscall(SYS_pidfd_open, value, 0));
+    if (pidfd < 0) {
+      const int error = errno;
+      kill(value, SIGKILL);
+      value = -error;
+    }
+  }
   iovec data{&value, sizeof(value)};
   alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
   msghdr message{};
@@ -149,6 +162,7 @@ void Answer(int32_t value, int pidfd) {
     memcpy(CMSG_DATA(header), &pidfd, sizeof(int));
   }
   (void)sendmsg(request_socket, &message, MSG_NOSIGNAL);
+  if (pidfd >= 0) close(pidfd);
 }
 
 // Takes what the groups to enter are entered by out of what the process itself is to have, and puts
@@ -205,39 +219,28 @@ bool Confine(const Request& request) {
   return false;
 }
 
-// Starts the process from one in between that ends at once, so that it becomes the child of who
-// asked, not ours. Unlike the one in between, it is made with the program's fork handlers.
+// Starts the process from one in between, so that it becomes the child of who asked, not ours. It
+// is that once the one in between has ended, and the answer comes no sooner: who asked could not
+// learn how a process ended that is not its child. Unlike the one in between, the process is made
+// with the program's fork handlers.
 void Start(Request& request, int argc, char** argv, char** environment) {
   auto& confinement = request.header.confinement;
   if (request.header.confined == 0) confinement.cgroups = 0;
-  if (!TakeCgroups(request)) return Answer(-EINVAL, -1);
+  if (!TakeCgroups(request)) return Answer(-EINVAL);
+  *outcome = -ECHILD;  // unless the one in between lives to tell
   const pid_t between = MakeBetween(confinement);
-  if (between < 0) return Answer(-errno, -1);
+  if (between < 0) return Answer(-errno);
   if (between > 0) {
     while (waitpid(between, nullptr, 0) < 0 && errno == EINTR) {
     }
-    return;
+    return Answer(*outcome);
   }
   const Room room = RoomOf(argv, argc);
   FitRoom(request, room);
-  if (!Confine(request)) {
-    Answer(-errno, -1);
-    _exit(0);
-  }
-  const pid_t pid = fork();
+  pid_t pid = -1;
+  if (Confine(request)) pid = fork();
   if (pid == 0) Run(request, room, environment);
-  if (pid < 0) {
-    Answer(-errno, -1);
-  } else {
-    const auto pidfd = static_cast<int>(syscall(SYS_pidfd_open, pid, 0));
-    if (pidfd < 0) {
-      const int error = errno;
-      kill(pid, SIGKILL);
-      Answer(-error, -1);
-    } else {
-      Answer(pid, pidfd);
-    }
-  }
+  *outcome = pid < 0 ? -errno : pid;
   _exit(0);
 }
 
@@ -248,6 +251,10 @@ int Wait(int argc, char** argv, char** environment) {
   const auto socket = static_cast<unsigned>(request_socket);
   if (socket > 3) close_range(3, socket - 1, 0);
   close_range(socket + 1, ~0u, 0);
+  void* const shared =
+      mmap(nullptr, sizeof(*outcome), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (shared == MAP_FAILED) _exit(kCannotStart);
+  outcome = static_cast<int32_t*>(shared);
   for (;;) {
     Request request{};
     iovec data{text, kMaxRequest};
@@ -272,7 +279,7 @@ int Wait(int argc, char** argv, char** environment) {
     if (whole) {
       Start(request, argc, argv, environment);
     } else {
-      Answer(-EINVAL, -1);
+      Answer(-EINVAL);
     }
     for (size_t i = 0; i < received; ++i) close(request.descriptors[i]);
   }

@@ -4,8 +4,8 @@
 //   request   RequestHeader, then `targets` of the descriptors that come along (SCM_RIGHTS, in this
 //             order) as int32 each, then the working directory and every argument, each ended by a
 //             zero byte
-//   answer    the new process's pid as int32, with a pidfd of it (SCM_RIGHTS); or a negative errno,
-//             and nothing was started
+//   answer    the new process's pid as int32, with a pidfd of it (SCM_RIGHTS), which by then is a
+//             child of who asked; or a negative errno, and nothing was started
 #pragma once
 
 #include <cstddef>

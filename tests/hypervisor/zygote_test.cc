@@ -89,6 +89,17 @@ TEST_F(ZygoteTest, WhatItStartsLooksLikeItself) {
   EXPECT_EQ(Wait(**process).how, ExitStatus::How::kSignalled);
 }
 
+// Even before it was our child, had we been told of it by the one that it was forked from.
+TEST_F(ZygoteTest, WhatEndsAtOnceHasAnExitStatus) {
+  for (int i = 0; i < 300; ++i) {
+    SpawnRequest request;
+    request.argv = {"sh", "-c", "exit 3"};
+    auto process = spawner_.Spawn(request);
+    ASSERT_TRUE(process.has_value()) << ToString(process.error());
+    ASSERT_EQ(ToString(Wait(**process)), "exit code 3") << "of process " << i;
+  }
+}
+
 TEST_F(ZygoteTest, HasTheEnvironmentThatWasAskedFor) {
   ASSERT_TRUE(Run(spawner_, {"sh", "-c", ":"}).has_value());
   SpawnRequest request;
