@@ -4,8 +4,11 @@
 #include <spdlog/spdlog.h>
 
 #include <atomic>
+#include <chrono>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <string>
+#include <utility>
 
 namespace hatchery::log {
 
@@ -34,23 +37,6 @@ void Configure(Level level, Format format) {
   logger->set_pattern(format == Format::kJson ? "%v" : "%Y-%m-%dT%H:%M:%S.%e%z %l %v");
   g_format = format;
   spdlog::set_default_logger(std::move(logger));
-}
-
-Result<Level> ParseLevel(std::string_view text) {
-  if (text == "debug") return Level::kDebug;
-  if (text == "info") return Level::kInfo;
-  if (text == "warning") return Level::kWarning;
-  if (text == "error") return Level::kError;
-  return MakeError(
-      Code::kInvalidArgument,
-      "'" + std::string(text) + "' is not a log level; use debug, info, warning or error");
-}
-
-Result<Format> ParseFormat(std::string_view text) {
-  if (text == "text") return Format::kText;
-  if (text == "json") return Format::kJson;
-  return MakeError(Code::kInvalidArgument,
-                   "'" + std::string(text) + "' is not a log format; use text or json");
 }
 
 void Write(Level level, const Fields& fields, std::string_view message) {

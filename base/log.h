@@ -2,10 +2,7 @@
 // request's, in text ("… vm=vm-12 request=r1") and in JSON logs alike. Thread-safe.
 #pragma once
 
-#include <string>
 #include <string_view>
-
-#include "base/ids.h"
 
 namespace hatchery::log {
 
@@ -21,11 +18,6 @@ struct Fields {
 
 // Sets up the process's log, on stderr. Before it is called, lines go to stderr as text.
 void Configure(Level level, Format format);
-
-// "debug", "info", "warning" or "error"; kInvalidArgument otherwise.
-Result<Level> ParseLevel(std::string_view text);
-// "text" or "json".
-Result<Format> ParseFormat(std::string_view text);
 
 void Write(Level level, const Fields& fields, std::string_view message);
 
