@@ -109,8 +109,8 @@ class FakeHost {
   std::vector<Stray> strays;
   // What Vm::Supports() denies.
   std::set<std::pair<Resource, Operation>> unsupported;
-  // Vm objects that were destroyed on another thread than the one that made them: the loop's.
-  std::atomic<std::size_t> ended_elsewhere = 0;
+  // Vm objects there are: whoever holds one for longer than its VM lives is in the way.
+  std::atomic<std::size_t> objects = 0;
 
   // For the driver and its VMs.
   const Executor& executor() const { return executor_; }

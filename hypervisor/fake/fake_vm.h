@@ -3,7 +3,6 @@
 
 #include <memory>
 #include <string>
-#include <thread>
 
 #include "hypervisor/driver.h"
 #include "hypervisor/fake/fake_host.h"
@@ -14,10 +13,10 @@ class FakeVm final : public Vm {
  public:
   // `host` outlives the VM. `found`: it was started by another object, and is yet to be reached.
   FakeVm(FakeHost& host, std::shared_ptr<Machine> machine, bool found = false)
-      : host_(host), machine_(std::move(machine)), reached_(!found), cuts_(machine_->cuts) {}
-  ~FakeVm() override {
-    if (std::this_thread::get_id() != made_on_) ++host_.ended_elsewhere;
+      : host_(host), machine_(std::move(machine)), reached_(!found), cuts_(machine_->cuts) {
+    ++host_.objects;
   }
+  ~FakeVm() override { --host_.objects; }
 
   const VmConfig& config() const override { return machine_->config; }
   VmState state() const override {
@@ -53,7 +52,6 @@ class FakeVm final : public Vm {
   std::shared_ptr<Machine> machine_;
   bool reached_;
   std::size_t cuts_;  // Machine::cuts when it was last reached
-  std::thread::id made_on_ = std::this_thread::get_id();
 };
 
 }  // namespace hatchery::hypervisor::fake

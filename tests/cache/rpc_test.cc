@@ -108,24 +108,66 @@ TEST_F(RpcTest, AHandleSaysWhatIsUsableAndWhatIsPending) {
   EXPECT_EQ(got.vm().memory_bytes(), Bytes::MiB(384).count());
 }
 
-// Whoever is last to hold it: a release can be faster than the end of its acquire on gRPC's thread.
-TEST_F(RpcTest, VmsEndOnTheLoop) {
-  ASSERT_TRUE(InitFactory(4).ok());
-  std::vector<std::jthread> clients;
-  for (int i = 0; i < 16; ++i) {
-    clients.emplace_back([this] {
-      for (int round = 0; round < 250; ++round) {
-        api::AcquireResponse acquired;
-        EXPECT_TRUE(Acquire({}, &acquired).ok());
-        api::ReleaseRequest release;
-        release.set_vm_id(acquired.vm().vm_id());
-        api::ReleaseResponse released;
-        EXPECT_TRUE(cache_stub_->Release(Context().get(), release, &released).ok());
-      }
-    });
+// An acquire whose client takes no more of the reply than its first bytes, so that gRPC is not done
+// with the call for as long as this lives.
+class UnreadAcquire {
+ public:
+  UnreadAcquire(const fs::path& socket, const api::AcquireRequest& request) {
+    grpc::ChannelArguments arguments;
+    arguments.SetInt(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, 5);
+    arguments.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);  // else it soon takes more
+    grpc::GenericStub stub(grpc::CreateCustomChannel(
+        "unix:" + socket.string(), grpc::InsecureChannelCredentials(), arguments));
+    call_ = stub.PrepareCall(&context_, "/hatchery.v1.Cache/Acquire", &queue_);
+    call_->StartCall(nullptr);
+    EXPECT_TRUE(Next(kLong));
+    const std::string bytes = request.SerializeAsString();
+    const grpc::Slice slice(bytes);
+    call_->WriteLast(grpc::ByteBuffer(&slice, 1), grpc::WriteOptions(), nullptr);
+    EXPECT_TRUE(Next(kLong));
+    call_->Finish(&status_, nullptr);
   }
-  clients.clear();
-  EXPECT_EQ(outside_.host.ended_elsewhere, 0u);
+  ~UnreadAcquire() {
+    context_.TryCancel();
+    EXPECT_TRUE(Next(kLong)) << "not even cancelled";
+    queue_.Shutdown();
+    EXPECT_FALSE(Next(kLong));
+  }
+
+ private:
+  bool Next(std::chrono::milliseconds patience) {
+    void* tag = nullptr;
+    bool ok = false;
+    return queue_.AsyncNext(&tag, &ok, std::chrono::system_clock::now() + patience) ==
+           grpc::CompletionQueue::GOT_EVENT;
+  }
+  grpc::ClientContext context_;
+  grpc::CompletionQueue queue_;
+  std::unique_ptr<grpc::GenericClientAsyncReaderWriter> call_;
+  grpc::Status status_;
+};
+
+// VMs end on the loop, and a call ends on gRPC's thread.
+TEST_F(RpcTest, ACallDoesNotHoldOnToItsVm) {
+  ASSERT_TRUE(InitFactory(0).ok());
+  api::AcquireRequest acquire;
+  acquire.set_sandbox_id("s1");
+  const UnreadAcquire unread(Socket(), acquire);
+  api::ReleaseRequest release;
+  while (release.vm_id().empty()) {
+    api::ListVmsResponse all;
+    ASSERT_TRUE(cache_stub_->ListVms(Context().get(), {}, &all).ok());
+    for (const auto& vm : all.vms()) {
+      if (vm.state() == api::VM_STATE_ASSIGNED) release.set_vm_id(vm.vm_id());
+    }
+  }
+  api::ReleaseResponse released;
+  ASSERT_TRUE(cache_stub_->Release(Context().get(), release, &released).ok());
+  const auto end = std::chrono::steady_clock::now() + kLong;
+  while (outside_.host.objects > 0) {
+    ASSERT_LT(std::chrono::steady_clock::now(), end) << "its VM is still held";
+    std::this_thread::yield();
+  }
 }
 
 TEST_F(RpcTest, ABadFieldIsNamedInTheDetails) {
