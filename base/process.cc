@@ -111,6 +111,25 @@ Result<std::unique_ptr<Process>> Process::Adopt(Executor executor, ProcessIdenti
   return std::make_unique<Process>(std::move(executor), identity, std::move(pidfd));
 }
 
+Result<std::unique_ptr<Process>> Process::OfChild(Executor executor, pid_t pid,
+                                                  const std::string& name) {
+  // Not reaped yet, so neither the pid nor its start time can change hands here.
+  UniqueFd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
+  const int pidfd_error = errno;
+  const auto identity = IdentifyProcess(pid);
+  // One that has ended already keeps its pid until it is reaped, and needs no start time. One that
+  // lives, and could not be looked at, would be nobody's for the next daemon.
+  const bool known = identity || identity.error().code == Code::kNotFound;
+  if (!pidfd || !known) {
+    ::kill(pid, SIGKILL);
+    ::waitpid(pid, nullptr, 0);
+    if (!pidfd) return ErrnoError(pidfd_error, "watching " + name);
+    return Annotate(identity.error(), "looking at " + name);
+  }
+  return std::make_unique<Process>(
+      std::move(executor), identity.value_or(ProcessIdentity{.pid = pid}), std::move(pidfd));
+}
+
 Result<void> Process::Signal(int signal) {
   if (::syscall(SYS_pidfd_send_signal, pidfd(), signal, nullptr, 0) != 0) {
     return ErrnoError(errno, "signalling process " + std::to_string(pid()));
@@ -315,21 +334,7 @@ Result<std::unique_ptr<Process>> PosixSpawner::Spawn(const SpawnRequest& request
       posix_spawnp(&pid, argv[0], &plan.actions, &plan.attributes, argv.data(), env.data());
   if (error != 0) return ErrnoError(error, "starting " + request.argv[0]);
 
-  // Not reaped yet, so neither the pid nor its start time can change hands here.
-  UniqueFd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
-  const int pidfd_error = errno;
-  auto identity = IdentifyProcess(pid);
-  // One that has ended already keeps its pid until it is reaped, and needs no start time. One that
-  // lives, and could not be looked at, would be nobody's for the next daemon.
-  const bool known = identity || identity.error().code == Code::kNotFound;
-  if (!pidfd || !known) {
-    ::kill(pid, SIGKILL);
-    ::waitpid(pid, nullptr, 0);
-    if (!pidfd) return ErrnoError(pidfd_error, "watching " + request.argv[0]);
-    return Annotate(identity.error(), "looking at " + request.argv[0]);
-  }
-  return std::make_unique<Process>(executor_, identity.value_or(ProcessIdentity{.pid = pid}),
-                                   std::move(pidfd));
+  return Process::OfChild(executor_, pid, request.argv[0]);
 }
 
 std::vector<std::string> MinimalEnvironment() {

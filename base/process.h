@@ -77,6 +77,11 @@ class Process {
   // belongs to another process by now.
   static Result<std::unique_ptr<Process>> Adopt(Executor executor, ProcessIdentity identity);
 
+  // Takes a child of ours that was just started and that nobody has waited for: it may have ended.
+  // `name` is for messages. One that cannot be watched is killed and reaped.
+  static Result<std::unique_ptr<Process>> OfChild(Executor executor, pid_t pid,
+                                                  const std::string& name);
+
   Process(Executor executor, ProcessIdentity identity, UniqueFd pidfd);
   ~Process();
   Process(const Process&) = delete;

@@ -3,11 +3,8 @@
 #include <elf.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <signal.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <array>
@@ -75,36 +72,16 @@ Result<void> Send(int socket, const std::string& message, const std::vector<int>
   return {};
 }
 
-struct Started {
-  pid_t pid = -1;
-  UniqueFd pidfd;
-};
-
-Result<Started> Receive(int socket) {
+// The pid of the process that was started, a child of ours.
+Result<pid_t> Receive(int socket) {
   pollfd readable{.fd = socket, .events = POLLIN, .revents = 0};
   if (::poll(&readable, 1, kAnswerTimeoutMs) != 1) return Unavailable("the zygote does not answer");
   std::int32_t value = 0;
-  iovec data{&value, sizeof(value)};
-  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control{};
-  msghdr header{};
-  header.msg_iov = &data;
-  header.msg_iovlen = 1;
-  header.msg_control = control.data();
-  header.msg_controllen = control.size();
-  const ssize_t size = ::recvmsg(socket, &header, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
-  if (size != sizeof(value)) return Unavailable("the zygote has ended");
-  if (value < 0) return ErrnoError(-value, "starting a process from the zygote");
-  const cmsghdr* const rights = CMSG_FIRSTHDR(&header);
-  if (rights == nullptr) {
-    // There was no descriptor left to take it with. It is our child, and has the pid until we reap
-    // it.
-    ::kill(value, SIGKILL);
-    ::waitpid(value, nullptr, 0);
-    return ResourceExhausted("no descriptor is left for a process from the zygote");
+  if (::recv(socket, &value, sizeof(value), MSG_DONTWAIT) != sizeof(value)) {
+    return Unavailable("the zygote has ended");
   }
-  int pidfd = -1;
-  std::memcpy(&pidfd, CMSG_DATA(rights), sizeof(pidfd));
-  return Started{value, UniqueFd(pidfd)};
+  if (value < 0) return ErrnoError(-value, "starting a process from the zygote");
+  return value;
 }
 
 }  // namespace
@@ -189,19 +166,9 @@ Result<std::unique_ptr<Process>> ZygoteSpawner::Fork(Zygote& zygote, const Spawn
     return Unavailable("the request is too large for a zygote");
   }
   RETURN_IF_ERROR(Send(zygote.socket.get(), message, passed.descriptors));
-  ASSIGN_OR_RETURN(Started started, Receive(zygote.socket.get()));
+  ASSIGN_OR_RETURN(const pid_t pid, Receive(zygote.socket.get()));
   ++zygote.processes;
-  const auto identity = IdentifyProcess(started.pid);
-  // One that has ended already needs no start time. One that lives, and could not be looked at,
-  // would be nobody's for the next daemon.
-  if (!identity && identity.error().code != Code::kNotFound) {
-    ::syscall(SYS_pidfd_send_signal, started.pidfd.get(), SIGKILL, nullptr, 0);
-    siginfo_t ignored{};
-    ::waitid(P_PIDFD, static_cast<id_t>(started.pidfd.get()), &ignored, WEXITED);
-    return Annotate(identity.error(), "looking at a process from the zygote");
-  }
-  return std::make_unique<Process>(
-      executor_, identity.value_or(ProcessIdentity{.pid = started.pid}), std::move(started.pidfd));
+  return Process::OfChild(executor_, pid, request.argv[0]);
 }
 
 Result<std::unique_ptr<Process>> ZygoteSpawner::Spawn(const SpawnRequest& request) {

@@ -137,33 +137,7 @@ void Show(const Request& request, const Room& room) {
 }
 
 // The pid that was made, or the negative errno.
-void Answer(int32_t value) {
-  int pidfd = -1;
-  if (value > 0) {
-    pidfd = static_cast<int>(syscall(SYS_pidfd_open, value, 0));
-    if (pidfd < 0) {
-      const int error = errno;
-      kill(value, SIGKILL);
-      value = -error;
-    }
-  }
-  iovec data{&value, sizeof(value)};
-  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
-  msghdr message{};
-  message.msg_iov = &data;
-  message.msg_iovlen = 1;
-  if (pidfd >= 0) {
-    message.msg_control = control;
-    message.msg_controllen = sizeof(control);
-    cmsghdr* const header = CMSG_FIRSTHDR(&message);
-    header->cmsg_level = SOL_SOCKET;
-    header->cmsg_type = SCM_RIGHTS;
-    header->cmsg_len = CMSG_LEN(sizeof(int));
-    memcpy(CMSG_DATA(header), &pidfd, sizeof(int));
-  }
-  (void)sendmsg(request_socket, &message, MSG_NOSIGNAL);
-  if (pidfd >= 0) close(pidfd);
-}
+void Answer(int32_t value) { (void)send(request_socket, &value, sizeof(value), MSG_NOSIGNAL); }
 
 // Takes what the groups to enter are entered by out of what the process itself is to have, and puts
 // the descriptors into the description. False if one did not come along.

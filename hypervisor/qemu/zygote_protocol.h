@@ -4,8 +4,8 @@
 //   request   RequestHeader, then `targets` of the descriptors that come along (SCM_RIGHTS, in this
 //             order) as int32 each, then the working directory and every argument, each ended by a
 //             zero byte
-//   answer    the new process's pid as int32, with a pidfd of it (SCM_RIGHTS), which by then is a
-//             child of who asked; or a negative errno, and nothing was started
+//   answer    the new process's pid as int32, a child of who asked by then; or a negative errno,
+//             and nothing was started
 #pragma once
 
 #include <cstddef>
@@ -25,7 +25,7 @@ struct RequestHeader {
   confine::Description confinement;
 };
 
-inline constexpr std::uint32_t kMagic = 0x3279677a;  // "zgy2"
+inline constexpr std::uint32_t kMagic = 0x3379677a;  // "zgy3"
 inline constexpr std::size_t kMaxRequest = 64 << 10;
 inline constexpr std::size_t kMaxDescriptors = 32;
 // The arguments of a zygote: this name, the number of its end of the pair, and so many bytes of
